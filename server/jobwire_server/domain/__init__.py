@@ -1,0 +1,1 @@
+"""What Jobwire knows without doing anything: jobs, queues, limits, handles, errors. No I/O, no gRPC, no SQL."""

@@ -1,0 +1,136 @@
+"""The errors Jobwire reports on purpose.
+
+Each says what is wrong, where, and what to do; `reason` is the stable word that clients may test. The API maps the classes to status codes in one table. Whatever is not
+in this hierarchy is a bug and reaches no client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class JobwireError(Exception):
+    """Base of all errors that a client may read."""
+
+    reason: str = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field of a request that breaks a rule. `field` is a path such as `jobs[3].data`."""
+
+    field: str
+    rule: str
+
+
+class InvalidArgument(JobwireError):
+    """A request breaks a rule of the contract. Repeating it unchanged cannot succeed."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, *violations: FieldViolation) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.rule}" for v in violations))
+        self.violations = violations
+
+
+class DataTooLarge(InvalidArgument):
+    """A payload or an output is larger than the queue allows."""
+
+    reason = "DATA_TOO_LARGE"
+
+    def __init__(self, field: str, size: int, limit: int) -> None:
+        super().__init__(
+            FieldViolation(
+                field,
+                f"is {size:,} bytes, the queue allows {limit:,}; store the content elsewhere (object storage, a table) and send its key",
+            )
+        )
+
+
+class NotFound(JobwireError):
+    """Something that a request names does not exist."""
+
+
+class QueueNotFound(NotFound):
+    """The queue does not exist and is not to be created on the way."""
+
+    reason = "QUEUE_NOT_FOUND"
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(f"queue {queue!r} does not exist; create it with AdminService.CreateQueue or `jobwire queues create {queue}`")
+
+
+class JobNotFound(NotFound):
+    """No live or kept job has this id."""
+
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, queue: str, job_id: str) -> None:
+        where = f"in queue {queue!r}" if queue else "in any queue"
+        super().__init__(f"there is no job {job_id} {where}; it may have passed its retention")
+
+
+class SessionLost(NotFound):
+    """The session is over; what it held has been given back."""
+
+    reason = "SESSION_LOST"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id} is over; cancel what runs under it and subscribe anew without `resume`")
+
+
+class SessionTakenOver(JobwireError):
+    """The session goes on in a newer Subscribe call."""
+
+    reason = "SESSION_TAKEN_OVER"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id} goes on in another Subscribe call of a higher epoch; this one is over")
+
+
+class Refused(JobwireError):
+    """Jobwire cannot do it now; the same call may succeed after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManySessions(Refused):
+    """This replica serves as many sessions as it may."""
+
+    reason = "TOO_MANY_SESSIONS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"this replica already serves {limit} sessions; subscribe at another one, or later", 5.0)
+
+
+class Draining(Refused):
+    """This replica is about to stop."""
+
+    reason = "DRAINING"
+
+    def __init__(self) -> None:
+        super().__init__("this replica is about to stop; repeat the call, which reaches another one or this one after its restart", 1.0)
+
+
+class DatabaseUnavailable(Refused):
+    """PostgreSQL cannot be reached or cannot answer in time."""
+
+    reason = "DATABASE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("the database cannot be reached or does not answer in time; repeat the call", 1.0)
+
+
+class LockTimeout(Refused):
+    """Another transaction holds what the call needs."""
+
+    reason = "LOCK_TIMEOUT"
+
+    def __init__(self) -> None:
+        super().__init__("another transaction holds a job or key that this call needs; repeat the call", 0.5)

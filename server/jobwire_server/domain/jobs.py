@@ -1,0 +1,201 @@
+"""A job from its publication to its outcome, as values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from .handles import Handle
+from .queues import JobOptions, JobOptionsPatch
+
+
+class JobState(enum.IntEnum):
+    """Where a job stands. The numbers are those of the contract and of the archive's `state` column."""
+
+    CREATED = 1
+    RETRY = 2
+    ACTIVE = 3
+    COMPLETED = 4
+    CANCELLED = 5
+    FAILED = 6
+    BLOCKED = 7
+
+    @property
+    def finished(self) -> bool:
+        """Whether an outcome is recorded."""
+        return self in FINISHED
+
+
+FINISHED = frozenset({JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED})
+
+
+class StopReason(enum.IntEnum):
+    """Why a delivery is to stop. The numbers are those of the contract and of the `stop_reason` column."""
+
+    REQUESTED = 1
+    EXPIRED = 2
+    LEASE_LOST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be stored. `data` and `headers` are JSON text; `headers` is None if there are none."""
+
+    id: UUID
+    data: str
+    client_id: bool = True
+    """Whether the client made the id, so that the job may have been published before."""
+    priority: int = 0
+    start_after: datetime | None = None
+    start_in_ms: int | None = None
+    headers: str | None = None
+    options: JobOptionsPatch = field(default_factory=JobOptionsPatch)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a NewJob."""
+
+    id: UUID
+    created: bool
+    data_differs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A job under a lease, as it goes to a worker."""
+
+    handle: Handle
+    data: str
+    headers: str | None
+    priority: int
+    attempt: int
+    retry_count: int
+    retry_limit: int
+    created_at: datetime
+    expire_ms: int
+    suspect: bool = False
+    """It was lost with a session before, so it runs alone in its session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a handler said of its work."""
+
+    fraction: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Done; `output` is JSON text or None."""
+
+    output: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A failed run. Texts are within their limits already."""
+
+    type: str
+    message: str
+    trace: str
+    permanent: bool = False
+    retry_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Given back untouched. `delay_ms` None: a pause that grows with the releases."""
+
+    delay_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Still running. `expire_ms` None: the time limit stays."""
+
+    expire_ms: int | None
+    progress: Progress | None
+
+
+Outcome = Complete | Fail | Release | Extend
+
+
+@dataclass(frozen=True, slots=True)
+class AckItem:
+    """One statement about one delivery."""
+
+    handle: Handle
+    outcome: Outcome
+
+
+class AckStatus(enum.IntEnum):
+    """What became of an AckItem. The numbers are those of the contract."""
+
+    APPLIED = 1
+    ALREADY_APPLIED = 2
+    LEASE_LOST = 3
+    NOT_FOUND = 4
+    CANCELLED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AckResult:
+    """The answer to an AckItem."""
+
+    status: AckStatus
+    state: JobState | None = None
+    stop: StopReason | None = None
+    expires_in_ms: int | None = None
+
+
+class CancelStatus(enum.IntEnum):
+    """What a cancellation did. The numbers are those of the contract."""
+
+    CANCELLED = 1
+    REQUESTED = 2
+    ALREADY_FINISHED = 3
+    NOT_FOUND = 4
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """One failed run, as kept with the job."""
+
+    attempt: int
+    time: datetime
+    type: str
+    message: str
+    trace: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands."""
+
+    queue: str
+    id: UUID
+    state: JobState
+    data: str
+    headers: str | None
+    priority: int
+    options: JobOptions
+    attempt: int
+    retry_count: int
+    loss_count: int
+    release_count: int
+    progress: Progress | None
+    output: str | None
+    errors: tuple[JobFailure, ...]
+    created_at: datetime
+    start_after: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    worker: str
+    session_id: UUID | None
+    cancel_requested: bool
+    revision: str

@@ -1,0 +1,57 @@
+"""The numbers of the contract: every bound that a request is checked against, in one place.
+
+Durations are in milliseconds, sizes in bytes, texts in characters.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SECOND: Final = 1_000
+DAY: Final = 86_400 * SECOND
+
+QUEUE_NAME: Final = r"[A-Za-z0-9_-]{1,63}"
+
+JOBS_PER_PUBLISH: Final = 1_000
+ITEMS_PER_ACK: Final = 1_000
+REQUEST_BYTES: Final = 3 * 1024 * 1024
+"""What the jobs of one Publish, or the items of one Ack, may hold together."""
+RECEIVE_BYTES: Final = 4 * 1024 * 1024
+"""gRPC's own limit: above `REQUEST_BYTES`, so that our error speaks and not gRPC's."""
+STREAM_MESSAGE_BYTES: Final = 1024 * 1024
+
+DATA_BYTES_DEFAULT: Final = 64 * 1024
+DATA_BYTES_MAX: Final = 512 * 1024
+JSON_DEPTH: Final = 64
+
+PRIORITY_MAX: Final = 32_767
+HEADERS: Final = 20
+HEADER_NAME: Final = 100
+HEADER_VALUE: Final = 1_000
+
+START_AHEAD_MAX: Final = 3_650 * DAY
+RETRY_LIMIT_MAX: Final = 1_000
+RETRY_DELAY_MAX: Final = 7 * DAY
+EXPIRE_MIN: Final = SECOND
+EXPIRE_MAX: Final = 7 * DAY
+RETENTION_MAX: Final = 3_650 * DAY
+
+QUEUES_PER_SESSION: Final = 100
+IN_FLIGHT_MAX: Final = 1_000
+WORKER_NAME: Final = 200
+HEARTBEAT_DEFAULT: Final = 5 * SECOND
+HEARTBEAT_MAX: Final = 300 * SECOND
+RESUME_GRACE_DEFAULT: Final = 15 * SECOND
+MISSED_HEARTBEATS: Final = 3
+
+WAIT_MAX: Final = 60 * SECOND
+ERRORS_KEPT: Final = 10
+ERROR_TYPE: Final = 200
+ERROR_MESSAGE: Final = 2_000
+ERROR_TRACE: Final = 8_192
+PROGRESS_NOTE: Final = 1_000
+POISON_LOSSES: Final = 5
+"""So many losses together with its session make a job a poison job."""
+
+DEDUPLICATION_HOURS: Final = 24
+"""For so long after its end a job's id is still known to Publish, if its retention lasts."""

@@ -1,0 +1,185 @@
+"""Connections to PostgreSQL, and the translation of its errors.
+
+The pool grows from 1 to its limit and is the only one. Every connection is in autocommit mode, commits durably whatever the role's default, and has its plans pinned: a plan made
+before the first ANALYZE would sort the whole backlog. A lost database surfaces as DatabaseUnavailable, never as an error of the driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import namedtuple_row
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from ..domain.errors import DatabaseUnavailable, LockTimeout
+from . import arrays
+from .statements import load_statements, quoted
+
+Connection = AsyncConnection[Any]
+Row = Any
+"""A named tuple whose fields are the statement's columns."""
+
+_GONE = (
+    psycopg.InterfaceError,
+    PoolTimeout,
+    PoolClosed,
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.ConnectionException,
+    errors.TooManyConnections,
+    errors.QueryCanceled,
+    errors.DiskFull,
+    errors.OutOfMemory,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+)
+_BUSY = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
+
+_PINNED_PLANS = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+_FREE_PLANS = {name: "auto" if name == "plan_cache_mode" else "on" for name in _PINNED_PLANS if name != "jit"}
+_BOUNDS = {"statement_timeout": "30s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
+_READ_BOUND = {"statement_timeout": "5s"}
+_DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+
+
+async def _set(connection: Connection, settings: Mapping[str, str], *, local: bool) -> None:
+    await connection.execute("SELECT set_config(name, value, %s) FROM jsonb_each_text(%s) AS s (name, value)", [local, Jsonb(settings)], prepare=False)
+
+
+@contextlib.contextmanager
+def translated() -> Any:
+    """Turns what the driver raises into our errors; anything that is neither loss nor contention passes as the bug it is."""
+    try:
+        yield
+    except _BUSY as error:
+        raise LockTimeout from error
+    except _GONE as error:
+        raise DatabaseUnavailable from error
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable from error
+
+
+class Database:
+    """One PostgreSQL with one schema of ours.
+
+    `dsn` is a libpq connection string or URL, `pool_size` the largest number of pooled connections (default 4).
+    """
+
+    def __init__(self, dsn: str, schema: str = "jobwire", pool_size: int = 4, application_name: str = "jobwire") -> None:
+        self.schema = schema
+        self._statements = load_statements(schema)
+        self.conninfo = make_conninfo(
+            dsn, application_name=application_name, connect_timeout=5, keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=20_000
+        )
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            self.conninfo,
+            connection_class=AsyncConnection[Any],
+            min_size=1,
+            max_size=pool_size,
+            timeout=5.0,
+            reconnect_timeout=30.0,
+            max_lifetime=3600.0,
+            open=False,
+            configure=self._configure,
+            kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": namedtuple_row},
+            name="jobwire",
+        )
+        self._reads = asyncio.Semaphore(1)
+        self._checking: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Database:
+        await self._pool.open(wait=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+        await self._pool.close(timeout=5.0)
+
+    async def _configure(self, connection: Connection) -> None:
+        arrays.register(connection)
+        await _set(connection, _PINNED_PLANS | _BOUNDS, local=False)
+        await connection.execute(_DURABLE, prepare=False)
+
+    async def connect_alone(self) -> Connection:
+        """A connection outside the pool, for listening. The caller closes it."""
+        with translated():
+            connection = await AsyncConnection.connect(self.conninfo, autocommit=True, row_factory=namedtuple_row)
+            arrays.register(connection)
+            return connection
+
+    def queue_channel(self, queue: str) -> str:
+        """The channel on which a queue's news travel: what the SQL function channel() computes."""
+        return "jobwire_" + hashlib.md5(f"{quoted(self.schema)}.{queue}".encode(), usedforsecurity=False).hexdigest()[:24]
+
+    def replica_channel(self, replica: UUID) -> str:
+        """The channel of one replica."""
+        return f"jobwire_replica_{replica.hex}"
+
+    def statement(self, name: str) -> bytes:
+        """The text of a statement in `sql/`."""
+        return self._statements[name]
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A pooled connection in autocommit mode."""
+        with translated():
+            try:
+                async with self._pool.connection() as connection:
+                    yield connection
+            except psycopg.OperationalError:
+                self._check_pool()
+                raise
+
+    def _check_pool(self) -> None:
+        """After a loss: have the pool throw away its other dead connections, rather than one per failed call."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check())
+
+    async def _check(self) -> None:
+        with contextlib.suppress(psycopg.Error, PoolTimeout, PoolClosed):
+            await self._pool.check()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A pooled connection inside a transaction."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection for an operator's reads: one at a time in all, bounded in time, with plans chosen freely."""
+        async with self._reads, self.transaction() as connection:
+            await _set(connection, _FREE_PLANS | _READ_BOUND, local=True)
+            yield connection
+
+    async def run(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
+        """Runs the named statement and returns its rows, if it has any."""
+        cursor = await connection.execute(self._statements[name], params, binary=True)
+        return await cursor.fetchall() if cursor.description is not None else []
+
+    async def once(self, name: str, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
+        """Runs the named statement by itself: one round trip, one commit."""
+        async with self.connection() as connection:
+            return await self.run(connection, name, params)
+
+    def pool_stats(self) -> dict[str, int]:
+        """Counters of the pool, as psycopg_pool names them."""
+        return self._pool.get_stats()

@@ -1,0 +1,249 @@
+"""Recording what became of deliveries.
+
+All functions that end leases lock live rows in the order of the job ids, so that they cannot deadlock with each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from ..domain.handles import Handle
+from ..domain.jobs import AckItem, AckResult, AckStatus, CancelStatus, Complete, Extend, Fail, JobState, Release, StopReason
+from ..domain.limits import POISON_LOSSES
+from . import arrays
+from .archive import with_partitions
+from .database import Connection, Database
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a batch of Acks did: a result for each item, in order, and for each queue how soon a job given back may be claimed again."""
+
+    results: list[AckResult]
+    back_in: dict[str, timedelta]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A lease that ends without its worker. `lost`: counted against the job; otherwise not."""
+
+    handle: Handle
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A delivery whose worker is to be told to stop, and who serves it."""
+
+    handle: Handle
+    reason: StopReason
+    session_id: UUID
+    owner: UUID | None
+    grace_ms: int
+
+
+async def settle(database: Database, items: Sequence[AckItem]) -> Settled:
+    """Applies `items` in one transaction. Each handle must occur once."""
+    return await with_partitions(database, lambda connection: _settle(database, connection, items))
+
+
+async def _settle(database: Database, connection: Connection, items: Sequence[AckItem]) -> Settled:
+    by_queue: dict[str, list[AckItem]] = defaultdict(list)
+    for item in items:
+        by_queue[item.handle.queue].append(item)
+    found: dict[Handle, AckResult] = {}
+    back_in: dict[str, timedelta] = {}
+    for queue in sorted(by_queue):
+        mine = sorted(by_queue[queue], key=lambda item: item.handle.job_id)
+        done = [item for item in mine if isinstance(item.outcome, Complete)]
+        given = [item for item in mine if isinstance(item.outcome, Fail | Release)]
+        running = [item for item in mine if isinstance(item.outcome, Extend)]
+        if done:
+            found |= await _complete(database, connection, queue, done)
+        if given:
+            results, soonest = await _settle_by_rules(database, connection, queue, given)
+            found |= results
+            if soonest is not None:
+                back_in[queue] = soonest
+        if running:
+            found |= await _extend(database, connection, queue, running)
+        missed = [item.handle for item in mine if item.handle not in found]
+        if missed:
+            found |= await _why_not(database, connection, queue, missed)
+    return Settled([found[item.handle] for item in items], back_in)
+
+
+async def _complete(database: Database, connection: Connection, queue: str, items: Sequence[AckItem]) -> dict[Handle, AckResult]:
+    rows = await database.run(
+        connection,
+        "complete",
+        {
+            "queue": queue,
+            "ids": arrays.uuids(item.handle.job_id for item in items),
+            "tokens": arrays.uuids(item.handle.token for item in items),
+            "places": arrays.int4s(item.handle.place for item in items),
+            "outputs": arrays.texts(item.outcome.output if isinstance(item.outcome, Complete) else None for item in items),
+        },
+    )
+    return _by_handle(items, {(row.id, row.token): AckResult(AckStatus.APPLIED, JobState.COMPLETED) for row in rows})
+
+
+async def _settle_by_rules(database: Database, connection: Connection, queue: str, items: Sequence[AckItem]) -> tuple[dict[Handle, AckResult], timedelta | None]:
+    rows = await database.run(
+        connection, "settle", {"queue": queue, "poison": POISON_LOSSES, "items": Jsonb([_key(item.handle) | _rule(item) for item in items])}
+    )
+    results = {}
+    for row in rows:
+        state = JobState(row.state)
+        results[row.id, row.token] = AckResult(AckStatus.CANCELLED if state is JobState.CANCELLED else AckStatus.APPLIED, state)
+    return _by_handle(items, results), min((row.pause for row in rows if row.pause is not None), default=None)
+
+
+async def _extend(database: Database, connection: Connection, queue: str, items: Sequence[AckItem]) -> dict[Handle, AckResult]:
+    rows = await database.run(connection, "extend", {"queue": queue, "items": Jsonb([_key(item.handle) | _extension(item) for item in items])})
+    results = {
+        (row.id, row.token): AckResult(
+            AckStatus.APPLIED, JobState.ACTIVE, StopReason(row.stop_reason) if row.stop_reason is not None else None, row.expires_in_ms
+        )
+        for row in rows
+    }
+    return _by_handle(items, results)
+
+
+async def _why_not(database: Database, connection: Connection, queue: str, handles: Sequence[Handle]) -> dict[Handle, AckResult]:
+    rows = await database.run(connection, "why_not", {"queue": queue, "ids": arrays.uuids(handle.job_id for handle in handles)})
+    newest: dict[UUID, Any] = {}
+    for row in rows:
+        newest.setdefault(row.id, row)
+    results = {}
+    for handle in handles:
+        row = newest.get(handle.job_id)
+        if row is None:
+            results[handle] = AckResult(AckStatus.NOT_FOUND)
+            continue
+        state = JobState(row.state)
+        if state is JobState.CANCELLED:
+            status = AckStatus.CANCELLED
+        elif row.token == handle.token:
+            status = AckStatus.ALREADY_APPLIED
+        else:
+            status = AckStatus.LEASE_LOST
+        results[handle] = AckResult(status, state)
+    return results
+
+
+def _by_handle(items: Sequence[AckItem], results: Mapping[tuple[UUID, UUID], AckResult]) -> dict[Handle, AckResult]:
+    return {item.handle: result for item in items if (result := results.get((item.handle.job_id, item.handle.token))) is not None}
+
+
+def _key(handle: Handle) -> dict[str, Any]:
+    return {"id": str(handle.job_id), "token": str(handle.token), "place": handle.place}
+
+
+def _rule(item: AckItem) -> dict[str, Any]:
+    outcome = item.outcome
+    if isinstance(outcome, Fail):
+        return {
+            "how": "fail",
+            "type": outcome.type,
+            "message": outcome.message,
+            "trace": outcome.trace,
+            "permanent": outcome.permanent,
+            "pause_ms": outcome.retry_ms,
+        }
+    assert isinstance(outcome, Release)
+    return {"how": "release", "pause_ms": outcome.delay_ms}
+
+
+def _extension(item: AckItem) -> dict[str, Any]:
+    outcome = item.outcome
+    assert isinstance(outcome, Extend)
+    progress = None if outcome.progress is None else {"fraction": outcome.progress.fraction, "note": outcome.progress.note}
+    return {"expire_ms": outcome.expire_ms, "progress": progress}
+
+
+async def end_leases(database: Database, connection: Connection, endings: Iterable[Ending]) -> dict[str, int]:
+    """Gives back, within the caller's transaction, what is still validly leased; returns how many jobs per queue were settled."""
+    by_queue: dict[str, list[Ending]] = defaultdict(list)
+    for ending in endings:
+        by_queue[ending.handle.queue].append(ending)
+    settled: dict[str, int] = {}
+    for queue in sorted(by_queue):
+        mine = sorted(by_queue[queue], key=lambda ending: ending.handle.job_id)
+        how: dict[bool, Literal["lost", "returned"]] = {True: "lost", False: "returned"}
+        rows = await database.run(
+            connection,
+            "settle",
+            {"queue": queue, "poison": POISON_LOSSES, "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine])},
+        )
+        if rows:
+            settled[queue] = len(rows)
+    return settled
+
+
+async def give_back(database: Database, endings: Sequence[Ending]) -> dict[str, int]:
+    """`end_leases` in a transaction of its own."""
+    return await with_partitions(database, lambda connection: end_leases(database, connection, endings))
+
+
+async def forget_claims(database: Database, tokens: Mapping[str, Sequence[UUID]]) -> None:
+    """Removes claims, by queue, whose deliveries are all settled."""
+    for queue, mine in tokens.items():
+        await database.once("delete_claims", {"queue": queue, "tokens": arrays.uuids(mine)})
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What a cancellation did: a status for each id, and the deliveries whose workers are to be told."""
+
+    statuses: dict[UUID, CancelStatus]
+    stops: list[Stop]
+
+
+async def cancel(database: Database, queue: str, ids: Sequence[UUID], cancel_grace_ms: int) -> Cancellation:
+    """Cancels waiting jobs, and marks running ones to be stopped within the grace."""
+    return await with_partitions(database, lambda connection: _cancel(database, connection, queue, sorted(set(ids)), cancel_grace_ms))
+
+
+async def _cancel(database: Database, connection: Connection, queue: str, ids: Sequence[UUID], cancel_grace_ms: int) -> Cancellation:
+    statuses: dict[UUID, CancelStatus] = {}
+    stops: list[Stop] = []
+    # A job may move between the two steps (claimed, or given back), and is met by the next round.
+    for _ in range(3):
+        left = [job_id for job_id in ids if job_id not in statuses]
+        if not left:
+            break
+        params = {"queue": queue, "ids": arrays.uuids(left)}
+        for row in await database.run(connection, "cancel_waiting", params):
+            statuses[row.id] = CancelStatus.CANCELLED
+        for row in await database.run(connection, "cancel_active", params | {"cancel_grace_ms": cancel_grace_ms}):
+            statuses[row.id] = CancelStatus.REQUESTED
+            stops.append(Stop(Handle(queue, row.id, row.token, row.place), StopReason.REQUESTED, row.session_id, row.owner, cancel_grace_ms))
+    left = [job_id for job_id in ids if job_id not in statuses]
+    if left:
+        known = {row.id: JobState(row.state) for row in reversed(await database.run(connection, "why_not", {"queue": queue, "ids": arrays.uuids(left)}))}
+        for job_id in left:
+            state = known.get(job_id)
+            # Live still after three rounds: it moves too fast to be met, the caller may repeat the call.
+            statuses[job_id] = CancelStatus.NOT_FOUND if state is None or not state.finished else CancelStatus.ALREADY_FINISHED
+    return Cancellation(statuses, stops)
+
+
+async def give_back_claims(database: Database, queue: str, tokens: Sequence[UUID]) -> int:
+    """Gives back, uncounted, what these claims took, if they were committed; returns how many jobs."""
+
+    async def work(connection: Connection) -> int:
+        rows = await database.run(connection, "claim_leases", {"queue": queue, "tokens": arrays.uuids(tokens)})
+        endings = [Ending(Handle(queue, row.id, row.token, row.place), lost=False) for row in rows]
+        settled = await end_leases(database, connection, endings)
+        await database.run(connection, "delete_claims", {"queue": queue, "tokens": arrays.uuids(tokens)})
+        return sum(settled.values())
+
+    return await with_partitions(database, work)

@@ -1,0 +1,17 @@
+-- Takes the first suspect job of one queue, alone, for one session; otherwise as `claim`.
+WITH party AS MATERIALIZED (
+    SELECT s.id, s.epoch, s.worker FROM jobwire.session s WHERE s.id = %(session)s AND s.epoch = %(epoch)s AND s.owner = %(replica)s FOR SHARE
+), taken AS (
+    DELETE FROM jobwire.ready r WHERE r.ctid = ANY (ARRAY(
+        SELECT t.ctid FROM jobwire.ready t WHERE t.queue = %(queue)s AND t.suspect
+        ORDER BY t.rank, t.seq LIMIT (SELECT count(*) FROM party) FOR UPDATE SKIP LOCKED))
+    RETURNING r.queue, r.rank, r.seq, r.id
+), picked AS MATERIALIZED (
+    SELECT t.rank, t.seq, j.id, j.data, j.headers, j.attempt, j.retry_count, j.retry_limit, j.created_at, j.expire_ms
+    FROM taken t JOIN jobwire.live_job j ON j.queue = t.queue AND j.id = t.id
+), recorded AS (
+    INSERT INTO jobwire.claim (queue, token, session_id, epoch, worker, claimed_at, check_at, ids, attempts)
+    SELECT %(queue)s, %(token)s, p.id, p.epoch, p.worker, clock_timestamp(), clock_timestamp() + d.expire_ms * interval '1 millisecond', ARRAY[d.id], ARRAY[d.attempt]
+    FROM picked d CROSS JOIN party p
+)
+SELECT %(token)s::uuid AS token, 1::bigint AS place, rank, seq, id, data, headers, attempt, retry_count, retry_limit, created_at, expire_ms FROM picked

@@ -1,0 +1,2 @@
+-- Removes all claims of a session, whose leases have been ended before.
+DELETE FROM jobwire.claim WHERE session_id = %(id)s

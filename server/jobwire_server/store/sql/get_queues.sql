@@ -1,0 +1,2 @@
+-- Queues by name.
+SELECT * FROM jobwire.queue WHERE name = ANY (%(names)b::text[])
