@@ -1,7 +1,7 @@
 """The errors Jobwire reports on purpose.
 
-Each says what is wrong, where, and what to do; `reason` is the stable word that clients may test. The API maps the classes to status codes in one table. Whatever is not
-in this hierarchy is a bug and reaches no client.
+Each says what is wrong, where, and what to do; `reason` is the stable word that clients may test. The API maps the
+classes to status codes in one table. Whatever is not in this hierarchy is a bug and reaches no client.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class DataTooLarge(InvalidArgument):
         super().__init__(
             FieldViolation(
                 field,
-                f"is {size:,} bytes, the queue allows {limit:,}; store the content elsewhere (object storage, a table) and send its key",
+                f"is {size:,} bytes, the queue allows {limit:,};"
+                " store the content elsewhere (object storage, a table) and send its key",
             )
         )
 
@@ -61,7 +62,10 @@ class QueueNotFound(NotFound):
     reason = "QUEUE_NOT_FOUND"
 
     def __init__(self, queue: str) -> None:
-        super().__init__(f"queue {queue!r} does not exist; create it with AdminService.CreateQueue or `jobwire queues create {queue}`")
+        super().__init__(
+            f"queue {queue!r} does not exist;"
+            f" create it with AdminService.CreateQueue or `jobwire queues create {queue}`"
+        )
 
 
 class JobNotFound(NotFound):
@@ -115,7 +119,10 @@ class Draining(Refused):
     reason = "DRAINING"
 
     def __init__(self) -> None:
-        super().__init__("this replica is about to stop; repeat the call, which reaches another one or this one after its restart", 1.0)
+        super().__init__(
+            "this replica is about to stop; repeat the call, which reaches another one or this one after its restart",
+            1.0,
+        )
 
 
 class DatabaseUnavailable(Refused):

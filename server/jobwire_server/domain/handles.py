@@ -1,7 +1,7 @@
 """The delivery handle: one opaque string that names a queue, a job, a claim's random token and the place in the claim.
 
-Text form: base64url, without padding, of version (1 byte), place (2 bytes, big endian, from 1), token (16), job id (16), queue (ASCII). A handle proves nothing by its form; the database
-decides whether its lease is valid.
+Text form: base64url, without padding, of version (1 byte), place (2 bytes, big endian, from 1), token (16), job id
+(16), queue (ASCII). A handle proves nothing by its form; the database decides whether its lease is valid.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ class Handle:
     place: int
 
     def __str__(self) -> str:
-        raw = bytes([_VERSION]) + self.place.to_bytes(2, "big") + self.token.bytes + self.job_id.bytes + self.queue.encode("ascii")
+        raw = (
+            bytes([_VERSION])
+            + self.place.to_bytes(2, "big")
+            + self.token.bytes
+            + self.job_id.bytes
+            + self.queue.encode("ascii")
+        )
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
     @classmethod

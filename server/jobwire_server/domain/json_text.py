@@ -1,7 +1,7 @@
 r"""Which JSON text is accepted: what PostgreSQL's `jsonb` accepts, so that every payload can be looked at in SQL.
 
-RFC 8259 without what jsonb cannot hold: no NaN or Infinity, no `\u0000`, no lone surrogate, no number beyond `numeric`, no nesting deeper than the limit. The text is kept exactly, it is
-parsed only to be checked.
+RFC 8259 without what jsonb cannot hold: no NaN or Infinity, no `\u0000`, no lone surrogate, no number beyond `numeric`,
+no nesting deeper than the limit. The text is kept exactly, it is parsed only to be checked.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""The archive's partitions, one for each day on which rows may be dropped: made ahead of need, removed when their day has come.
+"""The archive's partitions, one for each day on which rows may be dropped.
 
-Neither blocks anybody: ATTACH and DETACH CONCURRENTLY let readers and Acks go on, and both give up after a short wait and are tried again later.
+Made ahead of need, removed when their day has come.
+
+Neither blocks anybody: ATTACH and DETACH CONCURRENTLY let readers and Acks go on, and both give up after a short wait
+and are tried again later.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from typing import TypeVar
 
 from psycopg import errors
 
-from ..domain.queues import JobOptions
+from jobwire_server.domain.queues import JobOptions
+
 from .database import Connection, Database
 from .statements import quoted
 
@@ -24,7 +28,10 @@ _MISSING_DAYS_AT_ONCE = 64
 
 
 async def with_partitions(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Runs `work` in a transaction. Should a finished job's day have no partition yet, makes it and runs `work` again."""
+    """Runs `work` in a transaction.
+
+    Should a finished job's day have no partition yet, makes it and runs `work` again.
+    """
     for _ in range(_MISSING_DAYS_AT_ONCE):
         try:
             async with database.transaction() as connection:
@@ -44,11 +51,16 @@ async def make_days(database: Database, days: Iterable[date]) -> None:
         have = {row.day for row in await database.run(connection, "archive_days")}
         for day in sorted(set(days) - have):
             name = _partition(database, day)
-            # A table of this name that is no partition is what a removal or a crash left; it holds nothing that is still wanted.
+            # A table of this name that is no partition is what a removal or a crash left; it holds nothing that is
+            # still wanted.
             await connection.execute(f"DROP TABLE IF EXISTS {name}".encode())
-            await connection.execute(f"CREATE TABLE {name} (LIKE {quoted(database.schema)}.archive INCLUDING ALL)".encode())
+            await connection.execute(
+                f"CREATE TABLE {name} (LIKE {quoted(database.schema)}.archive INCLUDING ALL)".encode()
+            )
             bounds = f"FOR VALUES FROM ('{day.isoformat()}') TO ('{date.fromordinal(day.toordinal() + 1).isoformat()}')"
-            await connection.execute(f"ALTER TABLE {quoted(database.schema)}.archive ATTACH PARTITION {name} {bounds}".encode())
+            await connection.execute(
+                f"ALTER TABLE {quoted(database.schema)}.archive ATTACH PARTITION {name} {bounds}".encode()
+            )
 
 
 async def make_days_ahead(database: Database) -> date:
@@ -69,11 +81,21 @@ async def drop_past_days(database: Database, today: date) -> list[date]:
         async with database.connection() as connection:
             try:
                 if row.leaving:
-                    await connection.execute(f"ALTER TABLE {quoted(database.schema)}.archive DETACH PARTITION {name} FINALIZE".encode())
+                    await connection.execute(
+                        f"ALTER TABLE {quoted(database.schema)}.archive DETACH PARTITION {name} FINALIZE".encode()
+                    )
                 else:
-                    await connection.execute(f"ALTER TABLE {quoted(database.schema)}.archive DETACH PARTITION {name} CONCURRENTLY".encode())
+                    await connection.execute(
+                        f"ALTER TABLE {quoted(database.schema)}.archive DETACH PARTITION {name} CONCURRENTLY".encode()
+                    )
                 await connection.execute(f"DROP TABLE {name}".encode())
-            except (errors.LockNotAvailable, errors.UndefinedTable, errors.ObjectNotInPrerequisiteState, errors.QueryCanceled, errors.WrongObjectType):
+            except (
+                errors.LockNotAvailable,
+                errors.UndefinedTable,
+                errors.ObjectNotInPrerequisiteState,
+                errors.QueryCanceled,
+                errors.WrongObjectType,
+            ):
                 continue
         dropped.append(row.day)
     return dropped
@@ -81,4 +103,3 @@ async def drop_past_days(database: Database, today: date) -> list[date]:
 
 def _partition(database: Database, day: date) -> str:
     return f'{quoted(database.schema)}."archive_{day:%Y%m%d}"'
-

@@ -1,7 +1,8 @@
 """Array parameters in PostgreSQL's binary format, each with a fixed element type.
 
-psycopg dumps a list element by element and picks the integer type by the values, so that one statement would be prepared many times. These dump in one go (about
-a tenth of the cost for a thousand elements) and always as the same type. None becomes NULL. The format is that of PostgreSQL's `array_send`.
+psycopg dumps a list element by element and picks the integer type by the values, so that one statement would be
+prepared many times. These dump in one go (about a tenth of the cost for a thousand elements) and always as the same
+type. None becomes NULL. The format is that of PostgreSQL's `array_send`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ class _Array:
     array_oid: int
 
     def __init__(self, count: int, nulls: bool, body: bytes) -> None:
-        head = struct.pack("!iiI", 1, nulls, self.element_oid) + struct.pack("!ii", count, 1) if count else struct.pack("!iiI", 0, 0, self.element_oid)
+        head = (
+            struct.pack("!iiI", 1, nulls, self.element_oid) + struct.pack("!ii", count, 1)
+            if count
+            else struct.pack("!iiI", 0, 0, self.element_oid)
+        )
         self.data = head + body
 
 

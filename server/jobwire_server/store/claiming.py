@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from ..domain.handles import Handle
-from ..domain.jobs import Delivery
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import Delivery
+
 from . import arrays
 from .database import Database, Row
 
@@ -49,8 +50,13 @@ class Claimed:
     delivery: Delivery
 
 
-async def claim(database: Database, replica: UUID, queue: str, wants: Sequence[Want], spans: Sequence[Span] = EVERYTHING) -> list[Claimed]:
-    """Takes the first ready jobs of `queue`, in order, dealt out to the sessions in turn. Sessions of another epoch get none."""
+async def claim(
+    database: Database, replica: UUID, queue: str, wants: Sequence[Want], spans: Sequence[Span] = EVERYTHING
+) -> list[Claimed]:
+    """Takes the first ready jobs of `queue`, in order, dealt out to the sessions in turn.
+
+    Sessions of another epoch get none.
+    """
     rows = await database.once(
         "claim",
         {
@@ -70,7 +76,10 @@ async def claim(database: Database, replica: UUID, queue: str, wants: Sequence[W
 
 async def claim_suspect(database: Database, replica: UUID, queue: str, want: Want) -> list[Claimed]:
     """Takes the first suspect job of `queue`, if there is one."""
-    rows = await database.once("claim_suspect", {"replica": replica, "queue": queue, "session": want.session_id, "epoch": want.epoch, "token": want.token})
+    rows = await database.once(
+        "claim_suspect",
+        {"replica": replica, "queue": queue, "session": want.session_id, "epoch": want.epoch, "token": want.token},
+    )
     return [_claimed(queue, row, suspect=True) for row in rows]
 
 

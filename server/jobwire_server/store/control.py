@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from typing import Self
 
 from psycopg import sql
 
@@ -11,14 +12,17 @@ from .database import Connection, Database, translated
 
 
 class ControlConnection:
-    """An async context manager around one autocommit connection. All methods raise DatabaseUnavailable when it is lost."""
+    """An async context manager around one autocommit connection.
+
+    All methods raise DatabaseUnavailable when it is lost.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._listening: set[str] = set()
         self.connection: Connection
 
-    async def __aenter__(self) -> ControlConnection:
+    async def __aenter__(self) -> Self:
         self.connection = await self._database.connect_alone()
         return self
 
@@ -41,7 +45,8 @@ class ControlConnection:
         channels, payloads = zip(*messages, strict=True)
         with translated():
             await self.connection.execute(
-                "SELECT pg_notify(channel, payload) FROM unnest(%s::text[], %s::text[]) AS m (channel, payload)", [list(channels), list(payloads)]
+                "SELECT pg_notify(channel, payload) FROM unnest(%s::text[], %s::text[]) AS m (channel, payload)",
+                [list(channels), list(payloads)],
             )
 
     async def received(self) -> list[tuple[str, str]]:

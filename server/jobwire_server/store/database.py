@@ -1,7 +1,8 @@
 """Connections to PostgreSQL, and the translation of its errors.
 
-The pool grows from 1 to its limit and is the only one. Every connection is in autocommit mode, commits durably whatever the role's default, and has its plans pinned: a plan made
-before the first ANALYZE would sort the whole backlog. A lost database surfaces as DatabaseUnavailable, never as an error of the driver.
+The pool grows from 1 to its limit and is the only one. Every connection is in autocommit mode, commits durably whatever
+the role's default, and has its plans pinned: a plan made before the first ANALYZE would sort the whole backlog. A lost
+database surfaces as DatabaseUnavailable, never as an error of the driver.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import psycopg
@@ -20,7 +21,8 @@ from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from ..domain.errors import DatabaseUnavailable, LockTimeout
+from jobwire_server.domain.errors import DatabaseUnavailable, LockTimeout
+
 from . import arrays
 from .statements import load_statements, quoted
 
@@ -56,16 +58,26 @@ _PINNED_PLANS = {
 _FREE_PLANS = {name: "auto" if name == "plan_cache_mode" else "on" for name in _PINNED_PLANS if name != "jit"}
 _BOUNDS = {"statement_timeout": "30s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
 _READ_BOUND = {"statement_timeout": "5s"}
-_DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+_DURABLE = (
+    "SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+)
 
 
 async def _set(connection: Connection, settings: Mapping[str, str], *, local: bool) -> None:
-    await connection.execute("SELECT set_config(name, value, %s) FROM jsonb_each_text(%s) AS s (name, value)", [local, Jsonb(settings)], prepare=False)
+    await connection.execute(
+        "SELECT set_config(name, value, %s) FROM jsonb_each_text(%s) AS s (name, value)",
+        [local, Jsonb(settings)],
+        prepare=False,
+    )
 
 
 @contextlib.contextmanager
 def translated() -> Any:
-    """Turns what the driver raises into our errors; anything that is neither loss nor contention passes as the bug it is."""
+    """Turns what the driver raises into our errors.
+
+    Anything that is neither loss nor contention passes as the bug it is.
+    """
     try:
         yield
     except _BUSY as error:
@@ -82,11 +94,19 @@ class Database:
     `dsn` is a libpq connection string or URL, `pool_size` the largest number of pooled connections (default 4).
     """
 
-    def __init__(self, dsn: str, schema: str = "jobwire", pool_size: int = 4, application_name: str = "jobwire") -> None:
+    def __init__(
+        self, dsn: str, schema: str = "jobwire", pool_size: int = 4, application_name: str = "jobwire"
+    ) -> None:
         self.schema = schema
         self._statements = load_statements(schema)
         self.conninfo = make_conninfo(
-            dsn, application_name=application_name, connect_timeout=5, keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=20_000
+            dsn,
+            application_name=application_name,
+            connect_timeout=5,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=20_000,
         )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self.conninfo,
@@ -104,7 +124,7 @@ class Database:
         self._reads = asyncio.Semaphore(1)
         self._checking: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Database:
+    async def __aenter__(self) -> Self:
         await self._pool.open(wait=False)
         return self
 
@@ -127,7 +147,9 @@ class Database:
 
     def queue_channel(self, queue: str) -> str:
         """The channel on which a queue's news travel: what the SQL function channel() computes."""
-        return "jobwire_" + hashlib.md5(f"{quoted(self.schema)}.{queue}".encode(), usedforsecurity=False).hexdigest()[:24]
+        return (
+            "jobwire_" + hashlib.md5(f"{quoted(self.schema)}.{queue}".encode(), usedforsecurity=False).hexdigest()[:24]
+        )
 
     def replica_channel(self, replica: UUID) -> str:
         """The channel of one replica."""

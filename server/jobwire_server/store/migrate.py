@@ -1,17 +1,17 @@
-"""Brings a schema to this version's state: numbered files, forward only, all in one transaction under a transaction-scoped lock.
+"""Brings a schema to this version's state.
 
-Any number of processes may do it at once, on an empty database too: one works, the others wait and find nothing to do. No statement fails on the way, so the database's log stays clean.
+Numbered files, forward only, all in one transaction under a transaction-scoped lock.
+
+Any number of processes may do it at once, on an empty database too: one works, the others wait and find nothing to do.
+No statement fails on the way, so the database's log stays clean.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-
 from .database import Connection, Database
 from .statements import in_schema, load_migrations, quoted
-
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS jobwire.migration (
@@ -22,13 +22,22 @@ CREATE TABLE IF NOT EXISTS jobwire.migration (
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
 """
+# Read from the catalog's tables: `to_regclass` answers from a cache that does not see what was committed during the
+# wait for the lock.
+_EXISTS = """
+SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relname = 'migration') AS found
+"""
 _NOTE = "INSERT INTO jobwire.migration (number, name, serves_from) VALUES (%s, %s, %s)"
 _LAST = "SELECT coalesce(max(number), 0) AS number, coalesce(max(serves_from), 0) AS serves_from FROM jobwire.migration"
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """What a schema has, and what this version would add. `unknown` is set if the schema is newer than this version can serve."""
+    """What a schema has, and what this version would add.
+
+    `unknown` is set if the schema is newer than this version can serve.
+    """
 
     applied: int
     pending: tuple[str, ...]
@@ -51,7 +60,9 @@ async def migrate(database: Database) -> tuple[str, ...]:
             return ()
         async with connection.transaction():
             await connection.execute("SET LOCAL client_min_messages = warning")
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('jobwire migration ' || %s, 0))", [database.schema])
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('jobwire migration ' || %s, 0))", [database.schema]
+            )
             state = await _state(connection, database.schema)
             if state.applied == 0 and state.pending:
                 await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(database.schema)}".encode())
@@ -66,11 +77,12 @@ async def migrate(database: Database) -> tuple[str, ...]:
 
 async def _state(connection: Connection, schema: str) -> SchemaState:
     known = load_migrations(schema)
-    exists = await (await connection.execute("SELECT to_regclass(%s) IS NOT NULL AS found", [f"{quoted(schema)}.migration"])).fetchone()
+    exists = await (await connection.execute(_EXISTS, [schema])).fetchone()
     applied, serves_from = 0, 0
     if exists is not None and exists.found:
         row = await (await connection.execute(in_schema(_LAST, schema).encode())).fetchone()
         assert row is not None
         applied, serves_from = row.number, row.serves_from
-    return SchemaState(applied, tuple(name for number, name, _ in known if number > applied), serves_from > known[-1][0])
-
+    return SchemaState(
+        applied, tuple(name for number, name, _ in known if number > applied), serves_from > known[-1][0]
+    )

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from ..domain.jobs import NewJob, Published
-from ..domain.limits import DEDUPLICATION_HOURS
-from ..domain.queues import JobOptions, Queue
+from jobwire_server.domain.jobs import NewJob, Published
+from jobwire_server.domain.limits import DEDUPLICATION_HOURS
+from jobwire_server.domain.queues import JobOptions, Queue
+
 from . import arrays
 from .database import Database
 
@@ -22,7 +23,9 @@ class PublishOutcome:
 
 
 async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
-    """Stores `jobs`, all or (on error) none, and has them on disk when it returns. A job whose id is known is not stored again.
+    """Stores `jobs`, all or (on error) none, and has them on disk when it returns.
+
+    A job whose id is known is not stored again.
 
     Two jobs of one id in the list: the first is stored, the second meets it.
     """
@@ -54,7 +57,9 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
             async with connection.pipeline(), connection.transaction():
                 inserting = await connection.execute(database.statement("publish"), params, binary=True)
                 checking = await connection.execute(
-                    database.statement("unpublish_known"), {"queue": queue.name, "ids": arrays.uuids(repeatable), "hours": DEDUPLICATION_HOURS}, binary=True
+                    database.statement("unpublish_known"),
+                    {"queue": queue.name, "ids": arrays.uuids(repeatable), "hours": DEDUPLICATION_HOURS},
+                    binary=True,
                 )
             stored = {row.id for row in await inserting.fetchall()} - {row.id for row in await checking.fetchall()}
         else:
@@ -62,7 +67,9 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
         met = [job.id for job in unique if job.id not in stored]
         before: dict[UUID, str] = {}
         if met:
-            for row in await database.run(connection, "published_before", {"queue": queue.name, "ids": arrays.uuids(met)}):
+            for row in await database.run(
+                connection, "published_before", {"queue": queue.name, "ids": arrays.uuids(met)}
+            ):
                 before.setdefault(row.id, row.data)
     results = []
     fresh = set(stored)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..domain.queues import JobOptions, Queue, QueueCounts, QueuePatch
+from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts, QueuePatch
+
 from . import arrays
 from .database import Database, Row
 
@@ -65,5 +66,7 @@ async def count_jobs(database: Database, names: Sequence[str]) -> dict[str, Queu
 
 
 def _queue(row: Row) -> Queue:
-    options = JobOptions(row.retry_limit, row.retry_delay_ms, row.retry_backoff, row.retry_delay_max_ms, row.expire_ms, row.retention_ms)
+    options = JobOptions(
+        row.retry_limit, row.retry_delay_ms, row.retry_backoff, row.retry_delay_max_ms, row.expire_ms, row.retention_ms
+    )
     return Queue(row.name, options, row.max_data_bytes, row.created_at, row.updated_at)

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ..domain.jobs import Job, JobFailure, JobState, Progress
-from ..domain.queues import JobOptions
+from jobwire_server.domain.jobs import Job, JobFailure, JobState, Progress
+from jobwire_server.domain.queues import JobOptions
+
 from . import arrays
 from .database import Database, Row
 
@@ -19,16 +20,25 @@ async def get_job(database: Database, queues: Sequence[str], job_id: UUID) -> Jo
     return _job(rows[0]) if rows else None
 
 
-async def revisions(database: Database, jobs: Sequence[tuple[str, UUID]]) -> dict[tuple[str, UUID], tuple[str, JobState]]:
+async def revisions(
+    database: Database, jobs: Sequence[tuple[str, UUID]]
+) -> dict[tuple[str, UUID], tuple[str, JobState]]:
     """The revision and state of several jobs at once; jobs that are gone are left out."""
-    rows = await database.once("revisions", {"queues": arrays.texts(queue for queue, _ in jobs), "ids": arrays.uuids(job_id for _, job_id in jobs)})
+    rows = await database.once(
+        "revisions",
+        {"queues": arrays.texts(queue for queue, _ in jobs), "ids": arrays.uuids(job_id for _, job_id in jobs)},
+    )
     return {(row.queue, row.id): (_revision(row), JobState(row.state)) for row in rows}
 
 
-async def list_jobs(database: Database, queue: str, states: Sequence[JobState], before: UUID | None, limit: int) -> list[Job]:
+async def list_jobs(
+    database: Database, queue: str, states: Sequence[JobState], before: UUID | None, limit: int
+) -> list[Job]:
     """A page of jobs by descending id."""
     async with database.reading() as connection:
-        rows = await database.run(connection, "list_jobs", {"queue": queue, "states": arrays.int4s(states), "before": before, "limit": limit})
+        rows = await database.run(
+            connection, "list_jobs", {"queue": queue, "states": arrays.int4s(states), "before": before, "limit": limit}
+        )
     return [_job(row) for row in rows]
 
 
@@ -45,7 +55,14 @@ def _job(row: Row) -> Job:
         data=row.data,
         headers=row.headers,
         priority=-row.rank,
-        options=JobOptions(row.retry_limit, row.retry_delay_ms, row.retry_backoff, row.retry_delay_max_ms, row.expire_ms, row.retention_ms),
+        options=JobOptions(
+            row.retry_limit,
+            row.retry_delay_ms,
+            row.retry_backoff,
+            row.retry_delay_max_ms,
+            row.expire_ms,
+            row.retention_ms,
+        ),
         attempt=row.attempt,
         retry_count=row.retry_count,
         loss_count=row.loss_count,
@@ -65,4 +82,11 @@ def _job(row: Row) -> Job:
 
 
 def _failure(error: dict[str, Any]) -> JobFailure:
-    return JobFailure(error["attempt"], datetime.fromisoformat(error["time"]), error["type"], error["message"], error["trace"], error["worker"] or "")
+    return JobFailure(
+        error["attempt"],
+        datetime.fromisoformat(error["time"]),
+        error["type"],
+        error["message"],
+        error["trace"],
+        error["worker"] or "",
+    )

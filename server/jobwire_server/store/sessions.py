@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from ..domain.errors import SessionLost, SessionTakenOver
-from ..domain.handles import Handle
+from jobwire_server.domain.errors import SessionLost, SessionTakenOver
+from jobwire_server.domain.handles import Handle
+
 from . import arrays
 from .archive import with_partitions
 from .database import Connection, Database
@@ -26,7 +27,11 @@ class SessionTerms:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A session taken over: its epoch, who owned it, the leases that go on (and which of them are suspects), the handles that are lost, and the queues to which something was given back."""
+    """A session taken over.
+
+    Its epoch, who owned it, the leases that go on (and which of them are suspects), the handles that are lost, and the
+    queues to which something was given back.
+    """
 
     epoch: int
     previous_owner: UUID
@@ -58,14 +63,19 @@ async def open_session(database: Database, replica: UUID, session_id: UUID, term
     await database.once("open_session", {"id": session_id, "replica": replica} | _columns(terms))
 
 
-async def resume_session(database: Database, replica: UUID, session_id: UUID, epoch: int, held: Sequence[Handle], terms: SessionTerms) -> Resumed:
+async def resume_session(
+    database: Database, replica: UUID, session_id: UUID, epoch: int, held: Sequence[Handle], terms: SessionTerms
+) -> Resumed:
     """Takes a session over for a stream of `epoch` (0: the next one).
 
-    Leases that are not in `held` never reached the client and are given back uncounted. Raises SessionLost, or SessionTakenOver if the epoch is not higher than the session's.
+    Leases that are not in `held` never reached the client and are given back uncounted. Raises SessionLost, or
+    SessionTakenOver if the epoch is not higher than the session's.
     """
 
     async def work(connection: Connection) -> Resumed:
-        rows = await database.run(connection, "resume_session", {"id": session_id, "epoch": epoch, "replica": replica} | _columns(terms))
+        rows = await database.run(
+            connection, "resume_session", {"id": session_id, "epoch": epoch, "replica": replica} | _columns(terms)
+        )
         if not rows:
             known = await database.run(connection, "find_session", {"id": session_id})
             raise SessionTakenOver(str(session_id)) if known else SessionLost(str(session_id))
@@ -74,26 +84,44 @@ async def resume_session(database: Database, replica: UUID, session_id: UUID, ep
         unknown = [handle for handle in leases if handle not in wanted]
         given_back = await end_leases(database, connection, [Ending(handle, lost=False) for handle in unknown])
         going_on = {handle: suspect for handle, suspect in leases.items() if handle in wanted}
-        return Resumed(rows[0].epoch, rows[0].previous_owner, going_on, [handle for handle in held if handle not in going_on], given_back)
+        return Resumed(
+            rows[0].epoch,
+            rows[0].previous_owner,
+            going_on,
+            [handle for handle in held if handle not in going_on],
+            given_back,
+        )
 
     return await with_partitions(database, work)
 
 
 async def end_session(
-    database: Database, session_id: UUID, *, epoch: int | None = None, renewals: int | None = None, received: frozenset[Handle] | None = None
+    database: Database,
+    session_id: UUID,
+    *,
+    epoch: int | None = None,
+    renewals: int | None = None,
+    received: frozenset[Handle] | None = None,
 ) -> Ended | None:
     """Ends a session, if its epoch and counter still are as given, and gives back what it holds.
 
-    `received`: the deliveries whose loss counts against their jobs; all others go back uncounted. None if there was nothing (any more) to end.
+    `received`: the deliveries whose loss counts against their jobs; all others go back uncounted. None if there was
+    nothing (any more) to end.
     """
 
     async def work(connection: Connection) -> Ended | None:
-        rows = await database.run(connection, "delete_session", {"id": session_id, "epoch": epoch, "renewals": renewals})
+        rows = await database.run(
+            connection, "delete_session", {"id": session_id, "epoch": epoch, "renewals": renewals}
+        )
         if not rows:
             return None
         # A statement of its own: claims that committed while the row was being waited for are seen only now.
         leases = await _leases(database, connection, session_id)
-        given_back = await end_leases(database, connection, [Ending(handle, lost=received is not None and handle in received) for handle in leases])
+        given_back = await end_leases(
+            database,
+            connection,
+            [Ending(handle, lost=received is not None and handle in received) for handle in leases],
+        )
         await database.run(connection, "delete_session_claims", {"id": session_id})
         return Ended(rows[0].owner, given_back)
 
@@ -111,9 +139,16 @@ async def find_owner(database: Database, session_id: UUID) -> UUID | None:
     return rows[0].owner if rows else None
 
 
-async def renew(database: Database, connection: Connection, replica: UUID, epochs: Mapping[UUID, int], grace_ms: int) -> set[UUID]:
+async def renew(
+    database: Database, connection: Connection, replica: UUID, epochs: Mapping[UUID, int], grace_ms: int
+) -> set[UUID]:
     """Raises the counters of sessions of the given epochs; returns those that still are this replica's."""
-    params = {"ids": arrays.uuids(epochs), "epochs": arrays.int8s(epochs.values()), "replica": replica, "grace_ms": grace_ms}
+    params = {
+        "ids": arrays.uuids(epochs),
+        "epochs": arrays.int8s(epochs.values()),
+        "replica": replica,
+        "grace_ms": grace_ms,
+    }
     return {row.id for row in await database.run(connection, "renew_sessions", params)}
 
 
@@ -124,8 +159,16 @@ async def park(database: Database, replica: UUID, grace_ms: int) -> None:
 
 async def sight(database: Database, connection: Connection, replica: UUID) -> list[Sighting]:
     """The sessions of other replicas."""
-    return [Sighting(row.id, row.epoch, row.renewals, row.grace_ms) for row in await database.run(connection, "foreign_sessions", {"replica": replica})]
+    return [
+        Sighting(row.id, row.epoch, row.renewals, row.grace_ms)
+        for row in await database.run(connection, "foreign_sessions", {"replica": replica})
+    ]
 
 
 def _columns(terms: SessionTerms) -> dict[str, object]:
-    return {"worker": terms.worker, "queues": arrays.texts(terms.queues), "max_in_flight": terms.max_in_flight, "grace_ms": terms.grace_ms}
+    return {
+        "worker": terms.worker,
+        "queues": arrays.texts(terms.queues),
+        "max_in_flight": terms.max_in_flight,
+        "grace_ms": terms.grace_ms,
+    }

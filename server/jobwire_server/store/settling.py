@@ -1,6 +1,7 @@
 """Recording what became of deliveries.
 
-All functions that end leases lock live rows in the order of the job ids, so that they cannot deadlock with each other.
+Every transaction locks live rows in the order of queue and id, and tickets only after them, so that no two can
+deadlock.
 """
 
 from __future__ import annotations
@@ -14,9 +15,21 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from ..domain.handles import Handle
-from ..domain.jobs import AckItem, AckResult, AckStatus, CancelStatus, Complete, Extend, Fail, JobState, Release, StopReason
-from ..domain.limits import POISON_LOSSES
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import (
+    AckItem,
+    AckResult,
+    AckStatus,
+    CancelStatus,
+    Complete,
+    Extend,
+    Fail,
+    JobState,
+    Release,
+    StopReason,
+)
+from jobwire_server.domain.limits import POISON_LOSSES
+
 from . import arrays
 from .archive import with_partitions
 from .database import Connection, Database
@@ -24,7 +37,10 @@ from .database import Connection, Database
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a batch of Acks did: a result for each item, in order, and for each queue how soon a job given back may be claimed again."""
+    """What a batch of Acks did.
+
+    A result for each item, in order, and for each queue how soon a job given back may be claimed again.
+    """
 
     results: list[AckResult]
     back_in: dict[str, timedelta]
@@ -65,6 +81,8 @@ async def _settle(database: Database, connection: Connection, items: Sequence[Ac
         done = [item for item in mine if isinstance(item.outcome, Complete)]
         given = [item for item in mine if isinstance(item.outcome, Fail | Release)]
         running = [item for item in mine if isinstance(item.outcome, Extend)]
+        if bool(done) + bool(given) + bool(running) > 1:
+            await _lock(database, connection, queue, [item.handle.job_id for item in mine])
         if done:
             found |= await _complete(database, connection, queue, done)
         if given:
@@ -80,7 +98,13 @@ async def _settle(database: Database, connection: Connection, items: Sequence[Ac
     return Settled([found[item.handle] for item in items], back_in)
 
 
-async def _complete(database: Database, connection: Connection, queue: str, items: Sequence[AckItem]) -> dict[Handle, AckResult]:
+async def _lock(database: Database, connection: Connection, queue: str, ids: Sequence[UUID]) -> None:
+    await database.run(connection, "lock_jobs", {"queue": queue, "ids": arrays.uuids(ids)})
+
+
+async def _complete(
+    database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
+) -> dict[Handle, AckResult]:
     rows = await database.run(
         connection,
         "complete",
@@ -89,36 +113,55 @@ async def _complete(database: Database, connection: Connection, queue: str, item
             "ids": arrays.uuids(item.handle.job_id for item in items),
             "tokens": arrays.uuids(item.handle.token for item in items),
             "places": arrays.int4s(item.handle.place for item in items),
-            "outputs": arrays.texts(item.outcome.output if isinstance(item.outcome, Complete) else None for item in items),
+            "outputs": arrays.texts(
+                item.outcome.output if isinstance(item.outcome, Complete) else None for item in items
+            ),
         },
     )
     return _by_handle(items, {(row.id, row.token): AckResult(AckStatus.APPLIED, JobState.COMPLETED) for row in rows})
 
 
-async def _settle_by_rules(database: Database, connection: Connection, queue: str, items: Sequence[AckItem]) -> tuple[dict[Handle, AckResult], timedelta | None]:
+async def _settle_by_rules(
+    database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
+) -> tuple[dict[Handle, AckResult], timedelta | None]:
     rows = await database.run(
-        connection, "settle", {"queue": queue, "poison": POISON_LOSSES, "items": Jsonb([_key(item.handle) | _rule(item) for item in items])}
+        connection,
+        "settle",
+        {"queue": queue, "poison": POISON_LOSSES, "items": Jsonb([_key(item.handle) | _rule(item) for item in items])},
     )
     results = {}
     for row in rows:
         state = JobState(row.state)
-        results[row.id, row.token] = AckResult(AckStatus.CANCELLED if state is JobState.CANCELLED else AckStatus.APPLIED, state)
+        results[row.id, row.token] = AckResult(
+            AckStatus.CANCELLED if state is JobState.CANCELLED else AckStatus.APPLIED, state
+        )
     return _by_handle(items, results), min((row.pause for row in rows if row.pause is not None), default=None)
 
 
-async def _extend(database: Database, connection: Connection, queue: str, items: Sequence[AckItem]) -> dict[Handle, AckResult]:
-    rows = await database.run(connection, "extend", {"queue": queue, "items": Jsonb([_key(item.handle) | _extension(item) for item in items])})
+async def _extend(
+    database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
+) -> dict[Handle, AckResult]:
+    rows = await database.run(
+        connection, "extend", {"queue": queue, "items": Jsonb([_key(item.handle) | _extension(item) for item in items])}
+    )
     results = {
         (row.id, row.token): AckResult(
-            AckStatus.APPLIED, JobState.ACTIVE, StopReason(row.stop_reason) if row.stop_reason is not None else None, row.expires_in_ms
+            AckStatus.APPLIED,
+            JobState.ACTIVE,
+            StopReason(row.stop_reason) if row.stop_reason is not None else None,
+            row.expires_in_ms,
         )
         for row in rows
     }
     return _by_handle(items, results)
 
 
-async def _why_not(database: Database, connection: Connection, queue: str, handles: Sequence[Handle]) -> dict[Handle, AckResult]:
-    rows = await database.run(connection, "why_not", {"queue": queue, "ids": arrays.uuids(handle.job_id for handle in handles)})
+async def _why_not(
+    database: Database, connection: Connection, queue: str, handles: Sequence[Handle]
+) -> dict[Handle, AckResult]:
+    rows = await database.run(
+        connection, "why_not", {"queue": queue, "ids": arrays.uuids(handle.job_id for handle in handles)}
+    )
     newest: dict[UUID, Any] = {}
     for row in rows:
         newest.setdefault(row.id, row)
@@ -139,8 +182,25 @@ async def _why_not(database: Database, connection: Connection, queue: str, handl
     return results
 
 
+async def settled_by_client(database: Database, handles: Iterable[Handle]) -> list[Handle]:
+    """Those of the deliveries that a settling Ack has ended."""
+    by_queue: dict[str, list[Handle]] = defaultdict(list)
+    for handle in handles:
+        by_queue[handle.queue].append(handle)
+    settled = []
+    for queue, mine in by_queue.items():
+        rows = await database.once("why_not", {"queue": queue, "ids": arrays.uuids(handle.job_id for handle in mine)})
+        tokens = {(row.id, row.token) for row in rows}
+        settled += [handle for handle in mine if (handle.job_id, handle.token) in tokens]
+    return settled
+
+
 def _by_handle(items: Sequence[AckItem], results: Mapping[tuple[UUID, UUID], AckResult]) -> dict[Handle, AckResult]:
-    return {item.handle: result for item in items if (result := results.get((item.handle.job_id, item.handle.token))) is not None}
+    return {
+        item.handle: result
+        for item in items
+        if (result := results.get((item.handle.job_id, item.handle.token))) is not None
+    }
 
 
 def _key(handle: Handle) -> dict[str, Any]:
@@ -165,12 +225,17 @@ def _rule(item: AckItem) -> dict[str, Any]:
 def _extension(item: AckItem) -> dict[str, Any]:
     outcome = item.outcome
     assert isinstance(outcome, Extend)
-    progress = None if outcome.progress is None else {"fraction": outcome.progress.fraction, "note": outcome.progress.note}
+    progress = (
+        None if outcome.progress is None else {"fraction": outcome.progress.fraction, "note": outcome.progress.note}
+    )
     return {"expire_ms": outcome.expire_ms, "progress": progress}
 
 
 async def end_leases(database: Database, connection: Connection, endings: Iterable[Ending]) -> dict[str, int]:
-    """Gives back, within the caller's transaction, what is still validly leased; returns how many jobs per queue were settled."""
+    """Gives back, within the caller's transaction, what is still validly leased.
+
+    Returns how many jobs per queue were settled.
+    """
     by_queue: dict[str, list[Ending]] = defaultdict(list)
     for ending in endings:
         by_queue[ending.handle.queue].append(ending)
@@ -181,7 +246,11 @@ async def end_leases(database: Database, connection: Connection, endings: Iterab
         rows = await database.run(
             connection,
             "settle",
-            {"queue": queue, "poison": POISON_LOSSES, "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine])},
+            {
+                "queue": queue,
+                "poison": POISON_LOSSES,
+                "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
+            },
         )
         if rows:
             settled[queue] = len(rows)
@@ -209,12 +278,17 @@ class Cancellation:
 
 async def cancel(database: Database, queue: str, ids: Sequence[UUID], cancel_grace_ms: int) -> Cancellation:
     """Cancels waiting jobs, and marks running ones to be stopped within the grace."""
-    return await with_partitions(database, lambda connection: _cancel(database, connection, queue, sorted(set(ids)), cancel_grace_ms))
+    return await with_partitions(
+        database, lambda connection: _cancel(database, connection, queue, sorted(set(ids)), cancel_grace_ms)
+    )
 
 
-async def _cancel(database: Database, connection: Connection, queue: str, ids: Sequence[UUID], cancel_grace_ms: int) -> Cancellation:
+async def _cancel(
+    database: Database, connection: Connection, queue: str, ids: Sequence[UUID], cancel_grace_ms: int
+) -> Cancellation:
     statuses: dict[UUID, CancelStatus] = {}
     stops: list[Stop] = []
+    await _lock(database, connection, queue, ids)
     # A job may move between the two steps (claimed, or given back), and is met by the next round.
     for _ in range(3):
         left = [job_id for job_id in ids if job_id not in statuses]
@@ -225,14 +299,27 @@ async def _cancel(database: Database, connection: Connection, queue: str, ids: S
             statuses[row.id] = CancelStatus.CANCELLED
         for row in await database.run(connection, "cancel_active", params | {"cancel_grace_ms": cancel_grace_ms}):
             statuses[row.id] = CancelStatus.REQUESTED
-            stops.append(Stop(Handle(queue, row.id, row.token, row.place), StopReason.REQUESTED, row.session_id, row.owner, cancel_grace_ms))
+            stops.append(
+                Stop(
+                    Handle(queue, row.id, row.token, row.place),
+                    StopReason.REQUESTED,
+                    row.session_id,
+                    row.owner,
+                    cancel_grace_ms,
+                )
+            )
     left = [job_id for job_id in ids if job_id not in statuses]
     if left:
-        known = {row.id: JobState(row.state) for row in reversed(await database.run(connection, "why_not", {"queue": queue, "ids": arrays.uuids(left)}))}
+        known = {
+            row.id: JobState(row.state)
+            for row in reversed(await database.run(connection, "why_not", {"queue": queue, "ids": arrays.uuids(left)}))
+        }
         for job_id in left:
             state = known.get(job_id)
             # Live still after three rounds: it moves too fast to be met, the caller may repeat the call.
-            statuses[job_id] = CancelStatus.NOT_FOUND if state is None or not state.finished else CancelStatus.ALREADY_FINISHED
+            statuses[job_id] = (
+                CancelStatus.NOT_FOUND if state is None or not state.finished else CancelStatus.ALREADY_FINISHED
+            )
     return Cancellation(statuses, stops)
 
 

@@ -1,6 +1,7 @@
 """The statements in `sql/*.sql` and the migrations, for one schema.
 
-The files name the schema `jobwire` and can be pasted into psql as they stand (with parameters filled in); here the configured schema's quoted name is put in its place.
+The files name the schema `jobwire` and can be pasted into psql as they stand (with parameters filled in); here the
+configured schema's quoted name is put in its place.
 """
 
 from __future__ import annotations
@@ -40,4 +41,7 @@ def load_migrations(schema: str) -> list[tuple[int, str, bytes]]:
     """Every migration in order: number, name, text for this schema."""
     folder = files(__package__) / "migrations"
     found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(int(name[:4]), name.removesuffix(".sql"), in_schema((folder / name).read_text("utf-8"), schema).encode()) for name in found]
+    return [
+        (int(name[:4]), name.removesuffix(".sql"), in_schema((folder / name).read_text("utf-8"), schema).encode())
+        for name in found
+    ]

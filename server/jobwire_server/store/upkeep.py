@@ -1,12 +1,16 @@
-"""What time brings about: jobs that become due, time limits, restores. Any replica may do it; several do not disturb each other."""
+"""What time brings about.
+
+Jobs that become due, time limits, restores. Any replica may do it; several do not disturb each other.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
-from ..domain.handles import Handle
-from ..domain.jobs import StopReason
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import StopReason
+
 from .archive import with_partitions
 from .database import Connection, Database
 from .settling import Ending, Stop, end_leases
@@ -27,29 +31,40 @@ async def next_due_ms(database: Database) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a look at the time limits brought: deliveries to be told to stop, queues to which something went back, and whether more are due."""
+    """What a look at one claim's time limits brought.
 
-    stops: list[Stop] = field(default_factory=list)
-    settled: dict[str, int] = field(default_factory=dict)
-    more: bool = False
+    Deliveries to be told to stop, and queues to which something went back.
+    """
+
+    stops: list[Stop]
+    settled: dict[str, int]
 
 
-async def check_limits(database: Database, cancel_grace_ms: int, at_once: int = 100) -> Checked:
-    """Tells deliveries past their limit to stop, and settles those whose stop grace is over, for up to `at_once` claims."""
+async def check_limits(database: Database, cancel_grace_ms: int) -> Checked | None:
+    """Looks at the claim whose limits are due first; None if none is due.
 
-    async def work(connection: Connection) -> Checked:
+    Its deliveries past their time limit are told to stop, those whose stop grace is over are settled.
+
+    One claim for each transaction: its jobs are locked in the order of their ids, those of several would not be.
+    """
+
+    async def work(connection: Connection) -> Checked | None:
+        due = await database.run(connection, "due_claim")
+        if not due:
+            return None
+        [claim] = due
+        rows = await database.run(
+            connection, "check_claim", {"queue": claim.queue, "token": claim.token, "cancel_grace_ms": cancel_grace_ms}
+        )
         stops: list[Stop] = []
         over: list[Ending] = []
-        due = await database.run(connection, "due_claims", {"limit": at_once})
-        for claim in sorted(due, key=lambda row: (row.queue, row.token)):
-            rows = await database.run(connection, "check_claim", {"queue": claim.queue, "token": claim.token, "cancel_grace_ms": cancel_grace_ms})
-            for row in rows:
-                handle = Handle(claim.queue, row.id, claim.token, row.place)
-                if row.over:
-                    over.append(Ending(handle, lost=False))
-                else:
-                    stops.append(Stop(handle, StopReason.EXPIRED, row.session_id, None, cancel_grace_ms))
-        return Checked(stops, await end_leases(database, connection, over), len(due) == at_once)
+        for row in rows:
+            handle = Handle(claim.queue, row.id, claim.token, row.place)
+            if row.over:
+                over.append(Ending(handle, lost=False))
+            else:
+                stops.append(Stop(handle, StopReason.EXPIRED, row.session_id, None, cancel_grace_ms))
+        return Checked(stops, await end_leases(database, connection, over))
 
     return await with_partitions(database, work)
 
@@ -57,7 +72,16 @@ async def check_limits(database: Database, cancel_grace_ms: int, at_once: int = 
 async def stopping(database: Database, connection: Connection, replica: UUID) -> list[Stop]:
     """All deliveries of this replica's sessions that are to stop."""
     rows = await database.run(connection, "stopping", {"replica": replica})
-    return [Stop(Handle(row.queue, row.id, row.token, row.place), StopReason(row.stop_reason), row.session_id, replica, row.grace_ms) for row in rows]
+    return [
+        Stop(
+            Handle(row.queue, row.id, row.token, row.place),
+            StopReason(row.stop_reason),
+            row.session_id,
+            replica,
+            row.grace_ms,
+        )
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)

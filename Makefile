@@ -1,0 +1,74 @@
+# What one does with this tree. `make help` lists it; everything else here follows from the files each target names.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.PHONY: help setup protos run demo test lint format requirements grpcurl clean
+
+PYTHON ?= python3
+GRPCURL_VERSION := v1.9.4
+BIN := .venv/bin
+PACKAGES := clients/python server workers
+
+# Each stamp says that its work was done after the files it depends on changed last.
+INSTALLED := .venv/.installed
+STUBS := clients/python/jobwire/v1/.generated
+
+export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## create .venv with the pinned packages, hashes checked, and with ours editable
+
+protos: $(STUBS)  ## generate the Python stubs from protos/
+
+run: $(STUBS)  ## serve until Ctrl-C; DATABASE_URL names the database, else a PostgreSQL is embedded
+	@exec jobwire serve $(if $(DATABASE_URL)$(JOBWIRE_DATABASE_URL),,--embedded)
+
+demo: $(STUBS)  ## parse a real workbook: server, worker and PostgreSQL are started and stopped for it
+	@exec jobwire demo
+
+test: $(STUBS)  ## run the tests; ARGS="-k resume" narrows them
+	@exec pytest $(ARGS)
+
+lint: $(STUBS)  ## style, types, import rules, contract, Dockerfile
+	@scripts/lint
+
+format: $(STUBS)  ## let ruff and buf rewrite what they can
+	@ruff check --fix --quiet . || true
+	@ruff format .
+	@buf format --write protos
+
+requirements:  ## pin requirements/*.txt anew; ARGS=--upgrade takes the newest versions
+	@PYTHON=$(PYTHON) scripts/compile-requirements $(ARGS)
+
+grpcurl: .tools/bin/grpcurl-$(GRPCURL_VERSION)  ## build grpcurl into .tools/bin (needs Go)
+
+clean:  ## remove what was generated or installed here; .data, where databases are, stays
+	@rm -rf .venv .tools build clients/python/jobwire/v1 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find $(PACKAGES) tests scripts -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Jobwire needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	    { rm -rf .venv; echo "$(PYTHON) cannot create environments: install its venv module (Debian, Ubuntu: python3-venv)." >&2; exit 1; }
+
+$(INSTALLED): requirements/dev.txt $(PACKAGES:%=%/pyproject.toml) | $(BIN)/python
+	@$(BIN)/python scripts/install.py $(BIN)/python requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps $(PACKAGES:%=--editable %)
+	@$(BIN)/python -m pip check --quiet || { echo "requirements/ lags behind a pyproject.toml: run make requirements" >&2; exit 1; }
+	@touch $@
+
+$(STUBS): $(shell find protos -name '*.proto') scripts/generate_stubs.py $(INSTALLED)
+	@$(BIN)/python scripts/generate_stubs.py
+	@touch $@
+
+.tools/bin/grpcurl-$(GRPCURL_VERSION):
+	@echo "Building grpcurl $(GRPCURL_VERSION)"
+	@GOBIN=$(CURDIR)/.tools/bin GOFLAGS= go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
+	@touch $@

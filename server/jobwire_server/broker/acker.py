@@ -1,0 +1,142 @@
+"""Acks: applied in groups, answered one by one, told to whom they concern."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import AckItem, AckResult, AckStatus, Extend
+from jobwire_server.domain.limits import ITEMS_PER_ACK
+from jobwire_server.store import sessions as session_store
+from jobwire_server.store import settling as store
+from jobwire_server.store.database import Database
+
+from .group_commit import GroupCommit
+from .messages import Ack, AckAnswer
+from .session_book import SessionBook
+from .terms import Stats
+
+_HANDLES_PER_SIGNAL = 60
+"""A notification holds 8,000 bytes, a handle up to 131."""
+
+Items = Sequence[AckItem]
+
+
+class Acker:
+    """Applies Acks.
+
+    `on_changed(queue, job_ids)` is called after the commit with what changed; `on_back(queue, pause)` when a job was
+    given back; `tell_replica` when a session's owner is another replica.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        replica: UUID,
+        book: SessionBook,
+        stats: Stats,
+        *,
+        on_changed: Callable[[str, list[UUID]], None],
+        on_back: Callable[[str, timedelta], None],
+        tell_replica: Callable[..., None],
+    ) -> None:
+        self._database = database
+        self._replica = replica
+        self._book = book
+        self._stats = stats
+        self._on_changed = on_changed
+        self._on_back = on_back
+        self._tell_replica = tell_replica
+        self._line: GroupCommit[Items, list[AckResult]] = GroupCommit(self._settle, _fits)
+
+    async def ack(self, ack: Ack) -> AckAnswer:
+        """Applies one Ack call."""
+        first: dict[Handle, AckItem] = {}
+        for item in ack.items:
+            first.setdefault(item.handle, item)
+        items = list(first.values())
+        results = dict(zip(first, await self._line.submit(items), strict=True)) if items else {}
+        alive = True
+        if ack.session_id is not None:
+            settled = [item.handle for item in items if not isinstance(item.outcome, Extend)]
+            alive = await self._report(ack, settled)
+        return AckAnswer([results[item.handle] for item in ack.items], alive)
+
+    async def _report(self, ack: Ack, settled: Sequence[Handle]) -> bool:
+        """Tells the session's owner of the sign of life, the credits that return and those asked for.
+
+        Returns whether the session lives.
+        """
+        assert ack.session_id is not None
+        if ack.close_session:
+            return await self._book.close(ack.session_id)
+        session = self._book.get(ack.session_id)
+        # Without a stream here the session may go on elsewhere already; who owns it after this Ack's commit is who
+        # needs to know.
+        if session is not None and (session.stream is not None or await self._owner(session.id) == self._replica):
+            session.alive(ack.last_sequence)
+            if ack.max_in_flight is not None:
+                self._book.set_credits(session, ack.max_in_flight)
+            self._book.settled(session, settled)
+            return True
+        owner = await self._owner(ack.session_id)
+        if owner is None:
+            return False
+        parts = [
+            settled[start : start + _HANDLES_PER_SIGNAL] for start in range(0, len(settled), _HANDLES_PER_SIGNAL)
+        ] or [()]
+        for part in parts:
+            self._tell_replica(
+                owner,
+                kind="acked",
+                session=ack.session_id,
+                last_sequence=ack.last_sequence,
+                max_in_flight=ack.max_in_flight,
+                settled=[str(handle) for handle in part],
+            )
+        return True
+
+    async def _owner(self, session_id: UUID) -> UUID | None:
+        return await session_store.find_owner(self._database, session_id)
+
+    def acked_elsewhere(
+        self, session_id: UUID, last_sequence: int, max_in_flight: int | None, settled: Iterable[Handle]
+    ) -> None:
+        """Another replica served an Ack for a session of ours."""
+        session = self._book.get(session_id)
+        if session is None:
+            return
+        session.alive(last_sequence)
+        if max_in_flight is not None:
+            self._book.set_credits(session, max_in_flight)
+        self._book.settled(session, settled)
+
+    async def _settle(self, calls: Sequence[Items]) -> list[list[AckResult]]:
+        items = [item for call in calls for item in call]
+        outcome = await store.settle(self._database, items)
+        changed: dict[str, list[UUID]] = {}
+        for item, result in zip(items, outcome.results, strict=True):
+            if result.status in (AckStatus.APPLIED, AckStatus.CANCELLED):
+                changed.setdefault(item.handle.queue, []).append(item.handle.job_id)
+                self._stats[f"acked.{type(item.outcome).__name__.lower()}"] += 1
+            else:
+                self._stats[f"acked.{result.status.name.lower()}"] += 1
+        for queue, job_ids in changed.items():
+            self._on_changed(queue, job_ids)
+        for queue, pause in outcome.back_in.items():
+            self._on_back(queue, pause)
+        results = iter(outcome.results)
+        return [[next(results) for _ in call] for call in calls]
+
+
+def _fits(group: Sequence[Items], call: Items) -> bool:
+    """A statement holds so many items, and each handle once.
+
+    What a later call says of it must see what the earlier one did.
+    """
+    if sum(map(len, group)) + len(call) > ITEMS_PER_ACK:
+        return False
+    named = {item.handle for items in group for item in items}
+    return not any(item.handle in named for item in call)

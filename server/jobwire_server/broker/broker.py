@@ -1,0 +1,383 @@
+"""The broker: what the API calls. It owns the other parts of this package and joins them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Self
+from uuid import UUID
+
+import structlog
+
+from jobwire_server.domain.errors import JobNotFound, JobwireError
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import CancelStatus, Job, JobState, NewJob, Published
+from jobwire_server.domain.queues import Queue
+from jobwire_server.store import archive, reading, settling
+from jobwire_server.store import migrate as migrations
+from jobwire_server.store import upkeep as upkeep_store
+from jobwire_server.store.database import Connection, Database
+from jobwire_server.store.sessions import Ended
+from jobwire_server.store.settling import Stop
+
+from .acker import Acker
+from .dispatcher import Dispatcher
+from .messages import Ack, AckAnswer, Subscription
+from .publisher import Publisher
+from .queue_book import QueueBook
+from .session_book import SessionBook
+from .signals import Signals
+from .stream import Stream
+from .terms import BrokerStats, BrokerTerms, Stats
+from .upkeep import SessionWatch, Upkeep
+from .waits import Waits
+
+log = structlog.get_logger(__name__)
+
+_START_PAUSE_MAX = 5.0
+
+
+class SchemaMismatch(Exception):
+    """The database's schema is not one that this version can serve, and it is not to be changed from here."""
+
+
+class Broker:
+    """One replica's broker.
+
+    Entering it waits until the database answers and the schema is there; leaving it ends all that it began.
+    """
+
+    def __init__(self, database: Database, terms: BrokerTerms) -> None:
+        self._database = database
+        self._terms = terms
+        self._stats = Stats()
+        self._ready = False
+        self._ready_changed = asyncio.Event()
+        self._draining = False
+        interval = terms.renew_interval_ms / 1000
+        self._signals = Signals(
+            database,
+            terms.replica,
+            interval,
+            beat=self._beat,
+            on_queue=self._heard_of_queue,
+            on_replica=self._heard_of_replica,
+            on_connected=self._connected,
+            on_lost=self._lost,
+        )
+        self._dispatcher = Dispatcher(database, terms.replica, self._stats)
+        self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
+        self._publisher = Publisher(database, self._stats, self._stored)
+        self._acker = Acker(
+            database,
+            terms.replica,
+            self._book,
+            self._stats,
+            on_changed=self._jobs_changed,
+            on_back=self._back,
+            tell_replica=self._signals.tell_replica,
+        )
+        self._waits = Waits(database, self._signals.listen)
+        self._watch = SessionWatch(database, terms.replica, interval, self._ended_for_other)
+        self._upkeep = Upkeep(
+            database,
+            terms.poll_interval_ms / 1000,
+            terms.cancel_grace_ms,
+            on_ready=lambda queue: self._tickets(queue, from_start=True),
+            on_stop=self._stop,
+            on_changed=self._queue_changed,
+        )
+        self.queues = QueueBook(database, create=terms.create_queues)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Life.
+
+    async def __aenter__(self) -> Self:
+        await self._prepare()
+        self._tasks = [
+            asyncio.create_task(self._signals.run(), name="signals"),
+            asyncio.create_task(self._upkeep.run(), name="upkeep"),
+            asyncio.create_task(self._poll(), name="poll"),
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._draining = True
+        self._set_ready(False)
+        await self._dispatcher.stop()
+        await self._book.aclose()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _prepare(self) -> None:
+        """Waits for the database, with its schema and the archive's next days in place."""
+        pause = 0.2
+        while True:
+            try:
+                state = await migrations.check(self._database)
+                if state.unknown:
+                    raise SchemaMismatch(
+                        f"schema {self._database.schema!r} was migrated by a newer version;"
+                        " this one cannot serve beside it, run that one"
+                    )
+                if state.pending and not self._terms.migrate:
+                    raise SchemaMismatch(
+                        f"schema {self._database.schema!r} lacks migrations ({', '.join(state.pending)});"
+                        " run `jobwire migrate`"
+                    )
+                if state.pending:
+                    for name in await migrations.migrate(self._database):
+                        log.info("migrated", schema=self._database.schema, migration=name)
+                await archive.make_days_ahead(self._database)
+            except JobwireError as error:
+                log.warning("waiting for the database", error=error.message, retry_in_seconds=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _START_PAUSE_MAX)
+                continue
+            return
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls can be served: the database answers, and no drain has begun."""
+        return self._ready
+
+    async def ready_changes(self) -> AsyncIterator[bool]:
+        """Whether it is ready: now, and at each change."""
+        while True:
+            seen = self._ready
+            yield seen
+            while self._ready == seen:
+                changed = self._ready_changed
+                await changed.wait()
+
+    def _set_ready(self, ready: bool) -> None:
+        ready = ready and not self._draining
+        if ready != self._ready:
+            self._ready = ready
+            self._ready_changed.set()
+            self._ready_changed = asyncio.Event()
+
+    async def drain(self) -> None:
+        """Sends every client elsewhere.
+
+        Publishing, looking and acknowledging go on. Returns when all streams have ended.
+        """
+        if self._draining:
+            return
+        self._draining = True
+        self._set_ready(False)
+        self._book.draining = True
+        self._signals.paused = True
+        self._waits.end()
+        await self._dispatcher.stop()
+        await self._book.drain()
+
+    def stats(self) -> BrokerStats:
+        """A look at what it holds and has done."""
+        return BrokerStats(
+            len(self._book), self._book.streams, self._book.in_flight, len(self._waits), dict(self._stats)
+        )
+
+    # Calls.
+
+    async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> list[Published]:
+        """Stores jobs, all or none."""
+        return await self._publisher.publish(queue, jobs)
+
+    @asynccontextmanager
+    async def subscribe(self, subscription: Subscription) -> AsyncIterator[Stream]:
+        """Opens or resumes a session for the time of one Subscribe call.
+
+        Queues that do not exist are created, unless that is switched off.
+        """
+        for queue in subscription.queues:
+            await self.queues.for_publish(queue)
+            self._signals.listen(queue)
+        async with self._book.subscribe(subscription) as stream:
+            yield stream
+
+    async def ack(self, ack: Ack) -> AckAnswer:
+        """Applies an Ack."""
+        return await self._acker.ack(ack)
+
+    async def get_job(
+        self,
+        queue: str | None,
+        job_id: UUID,
+        wait_ms: int = 0,
+        known_revision: str | None = None,
+        until_finished: bool = False,
+    ) -> Job:
+        """One job.
+
+        With `wait_ms`, as soon as it differs from `known_revision` (or from what it is now), or is finished.
+        """
+        job = await self._look(queue, job_id)
+        if wait_ms <= 0:
+            return job
+        known = known_revision or job.revision
+        deadline = time.monotonic() + wait_ms / 1000
+        async with self._waits.waiting_for(job.queue, job_id) as changed:
+            while True:
+                changed.clear()
+                job = await self._look(job.queue, job_id)
+                if job.state.finished or (not until_finished and job.revision != known):
+                    return job
+                left = deadline - time.monotonic()
+                if left <= 0 or self._waits.ended:
+                    return job
+                try:
+                    async with asyncio.timeout(left):
+                        await changed.wait()
+                except TimeoutError:
+                    pass
+
+    async def _look(self, queue: str | None, job_id: UUID) -> Job:
+        queues = [queue] if queue else await self.queues.names()
+        job = await reading.get_job(self._database, queues, job_id)
+        if job is None:
+            raise JobNotFound(queue or "", str(job_id))
+        return job
+
+    async def list_jobs(self, queue: str, states: Sequence[JobState], before: UUID | None, limit: int) -> list[Job]:
+        """A page of a queue's jobs, by descending id."""
+        await self.queues.find(queue)
+        return await reading.list_jobs(self._database, queue, states or list(JobState), before, limit)
+
+    async def cancel(self, queue: str, ids: Sequence[UUID]) -> dict[UUID, CancelStatus]:
+        """Cancels waiting jobs, and has the workers of running ones told."""
+        await self.queues.find(queue)
+        outcome = await settling.cancel(self._database, queue, ids, self._terms.cancel_grace_ms)
+        for stop in outcome.stops:
+            await self._stop(stop)
+        self._jobs_changed(
+            queue,
+            [
+                job_id
+                for job_id, status in outcome.statuses.items()
+                if status in (CancelStatus.CANCELLED, CancelStatus.REQUESTED)
+            ],
+        )
+        return outcome.statuses
+
+    # What the parts tell each other.
+
+    def _stored(self, queue: str, jobs: Sequence[NewJob]) -> None:
+        if any(job.start_in_ms is None and job.start_after is None for job in jobs):
+            self._dispatcher.wake(queue, from_start=False)
+            self._signals.tell_queue(queue, "ready")
+        pauses = [job.start_in_ms / 1000 for job in jobs if job.start_in_ms is not None]
+        if pauses:
+            self._upkeep.due_in(min(pauses))
+        if any(job.start_after is not None for job in jobs):
+            # A point in time is the database's to compare; it may be past already.
+            self._upkeep.due_in(0.0)
+            self._dispatcher.wake(queue, from_start=False)
+
+    def _tickets(self, queue: str, *, from_start: bool) -> None:
+        self._dispatcher.wake(queue, from_start=from_start)
+        self._signals.tell_queue(queue, "ready")
+
+    def _back(self, queue: str, pause: timedelta) -> None:
+        if pause <= timedelta(0):
+            self._tickets(queue, from_start=True)
+        else:
+            self._upkeep.due_in(pause.total_seconds())
+
+    def _jobs_changed(self, queue: str, job_ids: Sequence[UUID]) -> None:
+        self._waits.changed(queue, job_ids)
+        self._signals.tell_queue(queue, "changed")
+
+    def _queue_changed(self, queue: str) -> None:
+        asyncio.ensure_future(self._waits.poll(queue)).add_done_callback(_note_failure)
+        self._signals.tell_queue(queue, "changed")
+
+    def _ended_for_other(self, session_id: UUID, ended: Ended) -> None:
+        self._stats["sessions_ended_for_others"] += 1
+        self._signals.tell_replica(ended.owner, kind="closed", session=session_id)
+        for queue, jobs in ended.given_back.items():
+            self._stats["given_back"] += jobs
+            self._tickets(queue, from_start=True)
+
+    async def _stop(self, stop: Stop) -> None:
+        if self._book.stop_delivery(stop.session_id, stop.handle, stop.reason, stop.grace_ms):
+            return
+        owner = stop.owner
+        if owner is None:
+            rows = await self._database.once("find_session", {"id": stop.session_id})
+            owner = rows[0].owner if rows else None
+        if owner is not None:
+            self._signals.tell_replica(owner, kind="stops")
+
+    def _heard_of_queue(self, queue: str, what: str) -> None:
+        if what == "ready":
+            self._dispatcher.wake(queue, from_start=True)
+        elif what == "changed":
+            asyncio.ensure_future(self._waits.poll(queue)).add_done_callback(_note_failure)
+
+    def _heard_of_replica(self, message: dict[str, Any]) -> None:
+        kind = message.get("kind")
+        if kind == "acked":
+            handles = [handle for text in message["settled"] if (handle := Handle.parse(text)) is not None]
+            self._acker.acked_elsewhere(
+                UUID(message["session"]), message["last_sequence"], message["max_in_flight"], handles
+            )
+        elif kind == "taken_over":
+            self._book.taken_over(UUID(message["session"]), message["epoch"])
+        elif kind == "closed":
+            self._book.closed(UUID(message["session"]))
+        elif kind == "stops":
+            asyncio.ensure_future(self._tell_stops()).add_done_callback(_note_failure)
+
+    async def _tell_stops(self) -> None:
+        async with self._database.connection() as connection:
+            await self._stops(connection)
+
+    async def _stops(self, connection: Connection) -> None:
+        for stop in await upkeep_store.stopping(self._database, connection, self._terms.replica):
+            self._book.stop_delivery(stop.session_id, stop.handle, stop.reason, stop.grace_ms)
+
+    # What time brings.
+
+    async def _beat(self, connection: Connection) -> None:
+        """On the control connection: renewals, the watch over other replicas, and the floor under lost signals."""
+        await self._book.renew(connection)
+        await self._watch.look(connection)
+        await self._stops(connection)
+        self._set_ready(True)
+
+    def _connected(self) -> None:
+        self._dispatcher.wake_all()
+
+    def _lost(self) -> None:
+        self._watch.begin_anew()
+        self._set_ready(False)
+
+    async def _poll(self) -> None:
+        """The floor under lost wake-ups: one look for all queues and all waits."""
+        while True:
+            await asyncio.sleep(self._terms.poll_interval_ms / 1000)
+            try:
+                await self._dispatcher.poll()
+                await self._waits.poll()
+                await self._book.clear_claims()
+                self._forget_queues()
+            except JobwireError as error:
+                log.warning("polling failed", error=error.message)
+            except Exception:
+                log.exception("polling failed")
+
+    def _forget_queues(self) -> None:
+        """Stops listening to queues that nobody here cares for."""
+        self._signals.only(self._waits.queues.union(self._dispatcher.queues))
+
+
+def _note_failure(task: asyncio.Future[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning(
+            "a look at the database failed", error=str(error) if isinstance(error, JobwireError) else repr(error)
+        )

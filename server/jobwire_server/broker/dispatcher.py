@@ -1,0 +1,295 @@
+"""Claims jobs for the sessions of this replica and hands them over.
+
+One lane for each queue that somebody here subscribes to. A lane claims when there may be jobs (`wake`) and a session
+has credits; an idle lane costs nothing but its part in one poll for all. Credits are reserved before a claim is sent
+and refunded from its result, so a session never has more unfinished deliveries than it asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Iterable, Sequence
+from uuid import UUID, uuid4
+
+import structlog
+
+from jobwire_server.domain.errors import JobwireError
+from jobwire_server.domain.jobs import Delivery
+from jobwire_server.store import claiming, settling
+from jobwire_server.store.claiming import CLAIM_SIZE, Claimed, Span, Want
+from jobwire_server.store.database import Database
+
+from .session import Session
+from .terms import Stats
+
+log = structlog.get_logger(__name__)
+
+_RANKS_REMEMBERED = 8
+_JOBS_PER_CLAIM = 1_000
+_PAUSE_AFTER_ERROR = 0.5
+
+
+class _Floor:
+    """Up to where the claim order is known to be empty, for each rank.
+
+    A claim need not walk over the dead entries there again.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[int, int] = {}
+
+    def reset(self) -> None:
+        self._taken.clear()
+
+    def raise_to(self, claimed: Iterable[Claimed]) -> None:
+        for job in claimed:
+            self._taken[job.rank] = max(job.seq, self._taken.get(job.rank, -1))
+        if len(self._taken) > _RANKS_REMEMBERED:
+            self.reset()
+
+    def spans(self) -> Sequence[Span]:
+        """What may hold tickets, in claim order: before the first known rank, and after the floor of each."""
+        ranks = sorted(self._taken)
+        starts = [(claiming.LOWEST, -1), *((rank, self._taken[rank]) for rank in ranks)]
+        ends = [*ranks, claiming.HIGHEST]
+        return [Span(rank, seq, end) for (rank, seq), end in zip(starts, ends, strict=True)]
+
+
+class _Lane:
+    """What is known of one queue."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.sessions: list[Session] = []
+        self.changed = asyncio.Event()
+        self.hopeful = True
+        self.suspects = True
+        self.floor = _Floor()
+        self.restarts = 0
+        self.task: asyncio.Task[None] | None = None
+
+    def wake(self, *, from_start: bool) -> None:
+        self.hopeful = True
+        if from_start:
+            self.floor.reset()
+            self.restarts += 1
+            self.suspects = True
+        self.changed.set()
+
+
+class Dispatcher:
+    """All lanes of this replica."""
+
+    def __init__(self, database: Database, replica: UUID, stats: Stats) -> None:
+        self._database = database
+        self._replica = replica
+        self._stats = stats
+        self._lanes: dict[str, _Lane] = {}
+        self._doubtful: dict[str, list[UUID]] = defaultdict(list)
+        self._stopping = False
+
+    def add(self, session: Session) -> None:
+        """Begins to claim for a session."""
+        for queue in session.queues:
+            lane = self._lanes.setdefault(queue, _Lane(queue))
+            lane.sessions.append(session)
+            lane.wake(from_start=True)
+            if lane.task is None and not self._stopping:
+                lane.task = asyncio.create_task(self._run(lane), name=f"lane {queue}")
+
+    def remove(self, session: Session) -> None:
+        """Claims no more for a session."""
+        for queue in session.queues:
+            lane = self._lanes.get(queue)
+            if lane is not None and session in lane.sessions:
+                lane.sessions.remove(session)
+                lane.changed.set()
+
+    def wake(self, queue: str, *, from_start: bool) -> None:
+        """There may be jobs in `queue`.
+
+        `from_start`: also at places that were empty before (given back, committed late, suspects).
+        """
+        lane = self._lanes.get(queue)
+        if lane is not None:
+            lane.wake(from_start=from_start)
+
+    def wake_all(self) -> None:
+        """Anything may have happened: after the database was away."""
+        for lane in self._lanes.values():
+            lane.wake(from_start=True)
+
+    def credits_changed(self, session: Session) -> None:
+        """A session may take jobs again."""
+        for queue in session.queues:
+            lane = self._lanes.get(queue)
+            if lane is not None and (lane.hopeful or lane.suspects):
+                lane.changed.set()
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """The queues somebody here subscribes to."""
+        return list(self._lanes)
+
+    async def poll(self) -> None:
+        """Looks for jobs that no signal told of, in all lanes that could take some."""
+        hungry = [lane.queue for lane in self._lanes.values() if any(session.credits for session in lane.sessions)]
+        if not hungry or self._stopping:
+            return
+        for queue, (ready, suspect) in (await claiming.ready_queues(self._database, hungry)).items():
+            if ready or suspect:
+                self.wake(queue, from_start=True)
+
+    async def stop(self) -> None:
+        """Claims no more; returns when what was under way has been handed over."""
+        self._stopping = True
+        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        for lane in self._lanes.values():
+            lane.changed.set()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _run(self, lane: _Lane) -> None:
+        while not self._stopping:
+            lane.changed.clear()
+            if not lane.sessions and lane.queue not in self._doubtful:
+                del self._lanes[lane.queue]
+                return
+            try:
+                busy = await self._settle_doubts(lane) or await self._claim(lane)
+            except JobwireError as error:
+                log.warning("claiming failed", queue=lane.queue, error=error.message)
+                busy = True
+                await asyncio.sleep(_PAUSE_AFTER_ERROR)
+            except Exception:
+                log.exception("claiming failed", queue=lane.queue)
+                busy = True
+                await asyncio.sleep(_PAUSE_AFTER_ERROR)
+            if not busy:
+                await lane.changed.wait()
+
+    async def _claim(self, lane: _Lane) -> bool:
+        """One round; False if there is nothing to do until something changes."""
+        if lane.suspects and await self._claim_suspect(lane):
+            return True
+        if not lane.hopeful:
+            return False
+        takers: dict[UUID, tuple[Session, int]] = {}
+        room = _JOBS_PER_CLAIM
+        for session in lane.sessions:
+            count = min(session.credits, CLAIM_SIZE, room)
+            if count:
+                takers[uuid4()] = (session, count)
+                room -= count
+        if not takers:
+            return False
+        # In turn: who was first this time is last the next.
+        lane.sessions.append(lane.sessions.pop(0))
+        lane.hopeful = False
+        restarts = lane.restarts
+        wants = [Want(session.id, session.epoch, token, count) for token, (session, count) in takers.items()]
+        claimed = await self._reserving(
+            lane, takers, wants, claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans())
+        )
+        if lane.restarts == restarts:
+            # Otherwise something came back below while the claim was under way, which this floor would hide.
+            lane.floor.raise_to(claimed)
+        if len(claimed) == sum(want.count for want in wants):
+            lane.hopeful = True
+        return lane.hopeful
+
+    async def _claim_suspect(self, lane: _Lane) -> bool:
+        """Has one suspect job run alone.
+
+        In an idle session, or in one that is kept free until it is idle. False if none can be claimed now.
+        """
+        attached = [
+            session
+            for session in lane.sessions
+            if session.stream is not None and session.max_in_flight and not session.isolated
+        ]
+        if not attached:
+            return False
+        session = next((s for s in attached if s.idle), None)
+        if session is None:
+            if not any(s.saved_for_suspect for s in attached):
+                row = await claiming.ready_queues(self._database, [lane.queue])
+                if not row[lane.queue][1]:
+                    lane.suspects = False
+                    return False
+                min(attached, key=lambda s: len(s.in_flight) + s.reserved).saved_for_suspect = True
+            return False
+        lane.suspects = False
+        token = uuid4()
+        want = Want(session.id, session.epoch, token, 1)
+        try:
+            claimed = await self._reserving(
+                lane,
+                {token: (session, 1)},
+                [want],
+                claiming.claim_suspect(self._database, self._replica, lane.queue, want),
+            )
+        finally:
+            for other in lane.sessions:
+                if other.saved_for_suspect:
+                    other.saved_for_suspect = False
+                    self.credits_changed(other)
+        if claimed:
+            lane.suspects = True
+        return bool(claimed)
+
+    async def _reserving(
+        self,
+        lane: _Lane,
+        takers: dict[UUID, tuple[Session, int]],
+        wants: Sequence[Want],
+        claim: Awaitable[list[Claimed]],
+    ) -> list[Claimed]:
+        for session, count in takers.values():
+            session.reserved += count
+        try:
+            claimed = await claim
+        except BaseException:
+            # Whether it was committed is not known: whatever it took is given back before the lane claims again.
+            self._doubtful[lane.queue].extend(takers)
+            lane.wake(from_start=True)
+            raise
+        finally:
+            for want in wants:
+                session, count = takers[want.token]
+                if session.epoch == want.epoch:
+                    session.reserved -= count
+        groups: dict[UUID, list[Delivery]] = defaultdict(list)
+        for job in claimed:
+            groups[job.token].append(job.delivery)
+        for want in wants:
+            session, _ = takers[want.token]
+            group = groups.get(want.token)
+            if not group:
+                continue
+            if (
+                session.epoch != want.epoch
+                or session.resuming
+                or session.stream is None
+                or session not in lane.sessions
+            ):
+                # The session was resumed, ended, or lost its stream meanwhile. Whoever did it may have given these back
+                # already; if not, the lane does.
+                self._doubtful[lane.queue].append(want.token)
+                lane.wake(from_start=True)
+                continue
+            session.deliver(group)
+            self._stats["delivered"] += len(group)
+        return claimed
+
+    async def _settle_doubts(self, lane: _Lane) -> bool:
+        """Gives back what claims took whose result did not arrive, or whose session lost its stream meanwhile."""
+        tokens = self._doubtful.get(lane.queue)
+        if not tokens:
+            return False
+        given_back = await settling.give_back_claims(self._database, lane.queue, tokens)
+        self._stats["given_back"] += given_back
+        del self._doubtful[lane.queue]
+        lane.wake(from_start=True)
+        return True

@@ -1,0 +1,77 @@
+"""Group commit.
+
+Calls that arrive while a statement is under way go together into the next one; when idle, nothing waits.
+
+Fate is not shared: if a group fails for another reason than a lost database, each of its calls is run again alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from jobwire_server.domain.errors import DatabaseUnavailable
+
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
+
+
+class GroupCommit(Generic[Call, Answer]):
+    """Runs calls in groups, one group at a time.
+
+    `run` gets a group and returns an answer for each call, in order. `fits` says whether a call may join a group begun;
+    a call that does not fit begins the next one.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Call]], Awaitable[Sequence[Answer]]], fits: Callable[[Sequence[Call], Call], bool]
+    ) -> None:
+        self._run = run
+        self._fits = fits
+        self._waiting: deque[tuple[Call, asyncio.Future[Answer]]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, call: Call) -> Answer:
+        """Runs `call` with its group.
+
+        Returns its answer or raises its error. If the caller is cancelled meanwhile, the call still runs.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((call, future))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        return self._worker is None
+
+    async def _work(self) -> None:
+        while self._waiting:
+            group: list[Call] = []
+            futures: list[asyncio.Future[Answer]] = []
+            while self._waiting and (not group or self._fits(group, self._waiting[0][0])):
+                call, future = self._waiting.popleft()
+                group.append(call)
+                futures.append(future)
+            await self._answer(group, futures)
+        self._worker = None
+
+    async def _answer(self, group: Sequence[Call], futures: Sequence[asyncio.Future[Answer]]) -> None:
+        try:
+            answers = await self._run(group)
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told
+            if len(group) > 1 and not isinstance(error, DatabaseUnavailable):
+                for call, future in zip(group, futures, strict=True):
+                    await self._answer([call], [future])
+                return
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for future, answer in zip(futures, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

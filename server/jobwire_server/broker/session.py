@@ -1,0 +1,176 @@
+"""A session in its owner's memory.
+
+Credits, what is in flight, heartbeats. The row in the database says whether it is valid; this says how it goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import Delivery, StopReason
+from jobwire_server.domain.limits import MISSED_HEARTBEATS, STREAM_MESSAGE_BYTES
+
+from .messages import Cancellation, Deliveries, Heartbeat, Subscription
+from .stream import Stream
+
+_DELIVERY_OVERHEAD = 600
+"""More bytes than a delivery takes in a message besides payload and headers."""
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A delivery that the client has not settled.
+
+    The event that carried it (0: receipt is proven), and what it was told.
+    """
+
+    sequence: int
+    told: StopReason | None = None
+
+
+class Session:
+    """One session that this replica owns."""
+
+    def __init__(self, session_id: UUID, epoch: int, subscription: Subscription) -> None:
+        self.id = session_id
+        self.epoch = epoch
+        self.queues = subscription.queues
+        self.worker = subscription.worker
+        self.max_in_flight = subscription.max_in_flight
+        self.heartbeat_ms = subscription.heartbeat_ms
+        self.resume_grace_ms = subscription.resume_grace_ms
+        self.stream: Stream | None = None
+        self.in_flight: dict[Handle, InFlight] = {}
+        self._suspects: set[Handle] = set()
+        self._unsettled: Counter[UUID] = Counter()
+        self.reserved = 0
+        self.saved_for_suspect = False
+        self.resuming = False
+        self.timer: asyncio.TimerHandle | None = None
+        """The next heartbeat while attached, the end of the grace while detached."""
+        self._received = 0
+        self._answered = True
+        self._missed = 0
+
+    @property
+    def credits(self) -> int:
+        """How many more jobs may be claimed for it now."""
+        if self.stream is None or self.resuming or self.saved_for_suspect or self.isolated:
+            return 0
+        return max(0, self.max_in_flight - len(self.in_flight) - self.reserved)
+
+    @property
+    def isolated(self) -> bool:
+        """Whether it runs a suspect, and so gets nothing new."""
+        return bool(self._suspects)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight or reserved, so that a suspect may run alone."""
+        return (
+            self.stream is not None
+            and not self.resuming
+            and not self.in_flight
+            and not self.reserved
+            and self.max_in_flight > 0
+        )
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """Puts claimed jobs in line for the client, in messages of bounded size."""
+        assert self.stream is not None
+        group: list[Delivery] = []
+        size = 0
+        for delivery in deliveries:
+            cost = _DELIVERY_OVERHEAD + _length(delivery.data) + _length(delivery.headers or "")
+            if group and size + cost > STREAM_MESSAGE_BYTES:
+                self._push(group)
+                group, size = [], 0
+            group.append(delivery)
+            size += cost
+        if group:
+            self._push(group)
+
+    def _push(self, group: Sequence[Delivery]) -> None:
+        assert self.stream is not None
+        sequence = self.stream.next_sequence
+        for delivery in group:
+            self.in_flight[delivery.handle] = InFlight(sequence)
+            self._unsettled[delivery.handle.token] += 1
+            if delivery.suspect:
+                self._suspects.add(delivery.handle)
+        self.stream.push(Deliveries(group))
+
+    def hold(self, handles: dict[Handle, bool]) -> None:
+        """After a resume: these deliveries go on, and nothing else is in flight."""
+        self.in_flight = {handle: InFlight(0) for handle in handles}
+        self._suspects = {handle for handle, suspect in handles.items() if suspect}
+        self._unsettled = Counter(handle.token for handle in handles)
+        self.reserved = 0
+        self.saved_for_suspect = False
+        self._received = 0
+
+    def settle(self, handles: Iterable[Handle]) -> list[Handle]:
+        """The client has settled these deliveries, whatever the answer was.
+
+        Their credits return. Returns a handle of each claim that has none left.
+        """
+        last = []
+        for handle in handles:
+            if self.in_flight.pop(handle, None) is None:
+                continue
+            self._suspects.discard(handle)
+            self._unsettled[handle.token] -= 1
+            if not self._unsettled[handle.token]:
+                del self._unsettled[handle.token]
+                last.append(handle)
+        return last
+
+    def stop(self, handle: Handle, reason: StopReason, grace_ms: int) -> None:
+        """Tells the client to stop a delivery, once for each reason."""
+        mark = self.in_flight.get(handle)
+        if mark is None or mark.told == reason or self.stream is None:
+            return
+        mark.told = reason
+        self.stream.push(Cancellation(handle, reason, grace_ms))
+
+    def alive(self, last_sequence: int) -> None:
+        """An Ack named the session."""
+        self._answered = True
+        self._received = max(self._received, last_sequence)
+
+    def received(self) -> frozenset[Handle]:
+        """The deliveries in flight whose receipt is proven."""
+        return frozenset(handle for handle, mark in self.in_flight.items() if mark.sequence <= self._received)
+
+    def beat(self) -> bool:
+        """Sends a heartbeat; False if the last three were not answered, which loses the session.
+
+        Counted in beats, not in time: after a pause of this process one beat is due, not all that were left out.
+        """
+        self._missed = 0 if self._answered else self._missed + 1
+        self._answered = False
+        if self._missed >= MISSED_HEARTBEATS:
+            return False
+        if self.stream is not None:
+            self.stream.push(Heartbeat())
+        return True
+
+    def attach(self, stream: Stream) -> None:
+        """Goes on with a new stream."""
+        self.stream = stream
+        self._answered, self._missed = True, 0
+
+    def stop_timer(self) -> None:
+        """Cancels what is due next."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

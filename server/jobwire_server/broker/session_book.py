@@ -1,0 +1,386 @@
+"""The sessions that this replica owns.
+
+Opened, resumed, kept alive, lost, closed. docs/protocol.md is the plan of this module.
+
+The row in the database decides who owns a session; this book only mirrors it. Whoever finds that the row has moved on
+forgets the session and gives nothing back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+
+from jobwire_server.domain.errors import (
+    DatabaseUnavailable,
+    Draining,
+    JobwireError,
+    SessionLost,
+    SessionTakenOver,
+    TooManySessions,
+)
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import StopReason
+from jobwire_server.store import sessions as store
+from jobwire_server.store import settling
+from jobwire_server.store.database import Connection, Database
+from jobwire_server.store.sessions import SessionTerms
+
+from . import messages
+from .dispatcher import Dispatcher
+from .messages import Opened, Subscription
+from .session import Session
+from .stream import Stream
+from .terms import BrokerTerms, Stats
+
+log = structlog.get_logger(__name__)
+
+_RECONNECT_DELAY_MS = 1_000
+_STREAMS_END_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
+_RECONCILE_AFTER_SECONDS = (1.0, 10.0)
+"""By when an Ack that was under way at the old owner has been committed."""
+
+
+class SessionBook:
+    """All sessions of this replica."""
+
+    def __init__(
+        self,
+        database: Database,
+        terms: BrokerTerms,
+        dispatcher: Dispatcher,
+        stats: Stats,
+        tell_replica: Callable[..., None],
+    ) -> None:
+        self._database = database
+        self._terms = terms
+        self._dispatcher = dispatcher
+        self._stats = stats
+        self._tell_replica = tell_replica
+        self._sessions: dict[UUID, Session] = {}
+        self._streams = 0
+        self._no_streams = asyncio.Event()
+        self._no_streams.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._giving_back: set[asyncio.Task[None]] = set()
+        self._settled_tokens: dict[str, list[UUID]] = defaultdict(list)
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def streams(self) -> int:
+        """Open Subscribe calls."""
+        return self._streams
+
+    @property
+    def in_flight(self) -> int:
+        """Unsettled deliveries of all sessions."""
+        return sum(len(session.in_flight) for session in self._sessions.values())
+
+    def get(self, session_id: UUID) -> Session | None:
+        """The session, if this replica owns it."""
+        return self._sessions.get(session_id)
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, subscription: Subscription) -> AsyncIterator[Stream]:
+        """Opens or resumes a session for the time of one Subscribe call."""
+        if self.draining:
+            raise Draining
+        if self._streams >= self._terms.max_sessions:
+            raise TooManySessions(self._terms.max_sessions)
+        self._streams += 1
+        self._no_streams.clear()
+        stream = Stream()
+        session: Session | None = None
+        try:
+            session = await (
+                self._open(subscription, stream) if subscription.resume is None else self._resume(subscription, stream)
+            )
+            if self.draining:
+                # The drain began while the row was being written, too late to be parked with the others.
+                await store.park(self._database, self._terms.replica, self._terms.drain_grace_ms)
+                self._send_away(session)
+            yield stream
+        finally:
+            self._streams -= 1
+            if session is not None:
+                self._detach(session, stream)
+            if self._streams == 0:
+                self._no_streams.set()
+
+    async def _open(self, subscription: Subscription, stream: Stream) -> Session:
+        session = Session(uuid4(), 1, subscription)
+        await store.open_session(self._database, self._terms.replica, session.id, self._row_terms(subscription))
+        self._sessions[session.id] = session
+        self._attach(session, stream, resumed=False, lost=())
+        return session
+
+    async def _resume(self, subscription: Subscription, stream: Stream) -> Session:
+        resume = subscription.resume
+        assert resume is not None
+        known = self._sessions.get(resume.session_id)
+        if known is not None:
+            known.resuming = True
+        try:
+            resumed = await store.resume_session(
+                self._database,
+                self._terms.replica,
+                resume.session_id,
+                resume.epoch,
+                resume.held,
+                self._row_terms(subscription),
+            )
+        except SessionLost:
+            if known is not None:
+                self._forget(known, SessionLost(str(known.id)))
+            raise
+        finally:
+            if known is not None:
+                known.resuming = False
+        # Another Subscribe of the same session may have won meanwhile, with a higher epoch.
+        current = self._sessions.get(resume.session_id)
+        if current is not None:
+            if current.epoch >= resumed.epoch:
+                raise SessionTakenOver(str(resume.session_id))
+            self._forget(current, SessionTakenOver(str(current.id)))
+        session = Session(resume.session_id, resumed.epoch, subscription)
+        session.hold(resumed.held)
+        self._sessions[session.id] = session
+        if resumed.previous_owner != self._terms.replica:
+            self._tell_replica(resumed.previous_owner, kind="taken_over", session=session.id, epoch=session.epoch)
+        self._returned(resumed.given_back)
+        self._attach(session, stream, resumed=True, lost=tuple(resumed.lost))
+        self._stats["resumed"] += 1
+        if resumed.held:
+            self._spawn(self._reconcile(session))
+        return session
+
+    async def _reconcile(self, session: Session) -> None:
+        """Returns the credits of held deliveries that were settled through the old owner during the takeover."""
+        for pause in _RECONCILE_AFTER_SECONDS:
+            await asyncio.sleep(pause)
+            if self._sessions.get(session.id) is not session:
+                return
+            held = [handle for handle, mark in session.in_flight.items() if mark.sequence == 0]
+            with contextlib.suppress(JobwireError):
+                self.settled(session, await settling.settled_by_client(self._database, held))
+
+    def _row_terms(self, subscription: Subscription) -> SessionTerms:
+        return SessionTerms(
+            subscription.worker, subscription.queues, subscription.max_in_flight, self._terms.owner_grace_ms
+        )
+
+    def _attach(self, session: Session, stream: Stream, *, resumed: bool, lost: tuple[Handle, ...]) -> None:
+        stream.push(
+            Opened(
+                session.id,
+                session.epoch,
+                resumed,
+                lost,
+                session.max_in_flight,
+                session.heartbeat_ms,
+                session.resume_grace_ms,
+            )
+        )
+        session.attach(stream)
+        self._schedule_beat(session)
+        self._dispatcher.add(session)
+
+    def _detach(self, session: Session, stream: Stream) -> None:
+        """The Subscribe call is over, for whatever reason."""
+        if session.stream is not stream:
+            return
+        session.stream = None
+        session.stop_timer()
+        if self._sessions.get(session.id) is not session:
+            return
+        unwritten = [delivery.handle for event in stream.unwritten() for delivery in event.deliveries]
+        session.settle(unwritten)
+        if session.resume_grace_ms == 0 and not self.draining:
+            self._spawn(self._lose(session))
+            return
+        if unwritten:
+            task = self._spawn(self._give_back(unwritten))
+            self._giving_back.add(task)
+            task.add_done_callback(self._giving_back.discard)
+        if self.draining:
+            return
+        session.timer = asyncio.get_running_loop().call_later(
+            session.resume_grace_ms / 1000, lambda: self._spawn(self._lose(session))
+        )
+
+    def _schedule_beat(self, session: Session) -> None:
+        def beat() -> None:
+            if session.beat():
+                self._schedule_beat(session)
+            else:
+                self._spawn(self._lose(session))
+
+        session.timer = asyncio.get_running_loop().call_later(session.heartbeat_ms / 1000, beat)
+
+    async def _give_back(self, handles: Iterable[Handle]) -> None:
+        """Gives back what was never handed to the connection."""
+        with contextlib.suppress(JobwireError):
+            # Should it fail, the session's resume or end does it.
+            self._returned(
+                await settling.give_back(self._database, [settling.Ending(handle, lost=False) for handle in handles])
+            )
+
+    async def _lose(self, session: Session) -> None:
+        """The session's grace or its heartbeats ran out while this replica and the database live.
+
+        Counted against what the client had received.
+        """
+        received: frozenset[Handle] | None = session.received()
+        log.warning("session lost", session_id=str(session.id), worker=session.worker, in_flight=len(session.in_flight))
+        self._stats["sessions_lost"] += 1
+        while self._sessions.get(session.id) is session:
+            try:
+                ended = await store.end_session(self._database, session.id, epoch=session.epoch, received=received)
+            except DatabaseUnavailable:
+                # A loss that falls into an outage of the database is nobody's fault.
+                received = None
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if ended is not None:
+                self._returned(ended.given_back)
+            self._forget(session, SessionLost(str(session.id)))
+
+    async def close(self, session_id: UUID) -> bool:
+        """The client leaves: ends its session wherever it is served; False if it is over already."""
+        session = self._sessions.get(session_id)
+        ended = await store.end_session(
+            self._database, session_id, epoch=session.epoch if session is not None else None
+        )
+        if session is not None and self._sessions.get(session_id) is session:
+            self._forget(session, None)
+        if ended is None:
+            return False
+        self._returned(ended.given_back)
+        if ended.owner != self._terms.replica:
+            self._tell_replica(ended.owner, kind="closed", session=session_id)
+        return True
+
+    def _forget(self, session: Session, error: JobwireError | None) -> None:
+        """The session is no longer this replica's: its stream ends, nothing is given back."""
+        session.stop_timer()
+        self._dispatcher.remove(session)
+        if self._sessions.get(session.id) is session:
+            del self._sessions[session.id]
+        if session.stream is not None:
+            session.stream.end(error)
+
+    def _returned(self, given_back: Mapping[str, int]) -> None:
+        for queue, jobs in given_back.items():
+            self._stats["given_back"] += jobs
+            self._dispatcher.wake(queue, from_start=True)
+
+    # What Acks and signals bring.
+
+    def settled(self, session: Session, handles: Iterable[Handle]) -> None:
+        """The client settled these deliveries.
+
+        Credits return, and claims whose deliveries are all settled are cleared away later.
+        """
+        for handle in session.settle(handles):
+            self._settled_tokens[handle.queue].append(handle.token)
+        self._dispatcher.credits_changed(session)
+
+    def set_credits(self, session: Session, max_in_flight: int) -> None:
+        """The client asks for other credits."""
+        session.max_in_flight = max_in_flight
+        self._dispatcher.credits_changed(session)
+
+    def stop_delivery(self, session_id: UUID, handle: Handle, reason: StopReason, grace_ms: int) -> bool:
+        """Tells the worker to stop, if its session is served here."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return False
+        session.stop(handle, reason, grace_ms)
+        return True
+
+    def taken_over(self, session_id: UUID, epoch: int) -> None:
+        """Another replica says that it serves the session now."""
+        session = self._sessions.get(session_id)
+        if session is not None and session.epoch < epoch:
+            self._forget(session, SessionTakenOver(str(session_id)))
+
+    def closed(self, session_id: UUID) -> None:
+        """Another replica says that the session has ended."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            self._forget(session, None)
+
+    # What time brings.
+
+    async def renew(self, connection: Connection) -> None:
+        """Raises the counters of all sessions, and forgets those that are not this replica's any more."""
+        mine = {session.id: session.epoch for session in self._sessions.values()}
+        if not mine:
+            return
+        kept = await store.renew(self._database, connection, self._terms.replica, mine, self._terms.owner_grace_ms)
+        for session_id in mine.keys() - kept:
+            session = self._sessions.get(session_id)
+            if session is None or session.epoch != mine[session_id] or session.resuming:
+                continue
+            elsewhere = await self._database.run(connection, "find_session", {"id": session_id})
+            error = SessionTakenOver(str(session_id)) if elsewhere else SessionLost(str(session_id))
+            log.info("session is no longer served here", session_id=str(session_id), reason=error.reason)
+            self._forget(session, error)
+
+    async def clear_claims(self) -> None:
+        """Removes the rows of claims whose deliveries are all settled."""
+        tokens, self._settled_tokens = self._settled_tokens, defaultdict(list)
+        if tokens:
+            try:
+                await settling.forget_claims(self._database, tokens)
+            except JobwireError:
+                for queue, mine in tokens.items():
+                    self._settled_tokens[queue].extend(mine)
+
+    # The end.
+
+    async def drain(self) -> None:
+        """Parks all sessions, tells every client, and returns when all streams have ended (or after 5 s)."""
+        self.draining = True
+        for session in self._sessions.values():
+            session.stop_timer()
+        with contextlib.suppress(JobwireError):
+            # Without the database the rows keep the shorter grace; it begins to count when the database is back.
+            await store.park(self._database, self._terms.replica, self._terms.drain_grace_ms)
+        for session in list(self._sessions.values()):
+            self._send_away(session)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STREAMS_END_SECONDS):
+                await self._no_streams.wait()
+                while self._giving_back:
+                    await asyncio.wait(self._giving_back)
+
+    def _send_away(self, session: Session) -> None:
+        session.stop_timer()
+        if session.stream is not None:
+            session.stream.push(messages.Draining(self._terms.drain_grace_ms, _RECONNECT_DELAY_MS))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Ends what still runs."""
+        for session in list(self._sessions.values()):
+            session.stop_timer()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)

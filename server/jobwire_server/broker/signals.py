@@ -1,0 +1,138 @@
+"""The control connection.
+
+What replicas tell each other, and the renewal of this replica's sessions. It never does other work.
+
+Signals are hints over NOTIFY, coalesced: the first of a kind goes out at once, what follows within a tenth of a second
+goes out together at its end. Each of them has a floor that does without it (the renewal, the idle poll), so a lost
+signal costs time and nothing else. Behind a pooler that does not pass notifications on, the floors are all there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from jobwire_server.domain.errors import DatabaseUnavailable, JobwireError
+from jobwire_server.store.control import ControlConnection
+from jobwire_server.store.database import Connection, Database
+
+log = structlog.get_logger(__name__)
+
+_COALESCE_SECONDS = 0.1
+_RECONNECT_SECONDS = 1.0
+
+
+class Signals:
+    """Sends and receives signals, and runs `beat` on the control connection every `interval` seconds.
+
+    `on_queue(queue, what)` and `on_replica(message)` are called for what arrives; `on_connected()` after each
+    (re)connect, since signals may have been missed; `beat(connection)` raises when the database does not answer.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        replica: UUID,
+        interval: float,
+        *,
+        beat: Callable[[Connection], Awaitable[None]],
+        on_queue: Callable[[str, str], None],
+        on_replica: Callable[[dict[str, Any]], None],
+        on_connected: Callable[[], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._replica = replica
+        self._interval = interval
+        self._beat = beat
+        self._on_queue = on_queue
+        self._on_replica = on_replica
+        self._on_connected = on_connected
+        self._on_lost = on_lost
+        self._wanted: set[str] = set()
+        self._pending: dict[tuple[str, str], None] = {}
+        self._quiet_until: dict[tuple[str, str], float] = {}
+        self._work = asyncio.Event()
+        self._beat_now = False
+        self.paused = False
+        """While draining: no renewals, which would take the drain grace back."""
+
+    def listen(self, queue: str) -> None:
+        """Hear of `queue` from now on."""
+        if queue not in self._wanted:
+            self._wanted.add(queue)
+            self._work.set()
+
+    def only(self, queues: set[str]) -> None:
+        """Hear of no other queues than these."""
+        if not self._wanted <= queues:
+            self._wanted &= queues
+            self._work.set()
+
+    def tell_queue(self, queue: str, what: str) -> None:
+        """To every replica that listens to `queue`: `ready` or `changed`."""
+        self._send(self._database.queue_channel(queue), what)
+
+    def tell_replica(self, replica: UUID, **message: Any) -> None:
+        """To one other replica."""
+        if replica != self._replica:
+            self._send(self._database.replica_channel(replica), json.dumps(message, default=str))
+
+    def _send(self, channel: str, payload: str) -> None:
+        self._pending[channel, payload] = None
+        self._work.set()
+
+    async def run(self) -> None:
+        """Keeps the connection until cancelled."""
+        while True:
+            try:
+                async with ControlConnection(self._database) as control:
+                    await control.listen({self._database.replica_channel(self._replica)})
+                    self._on_connected()
+                    await self._serve(control)
+            except DatabaseUnavailable:
+                log.warning("control connection lost", retry_in_seconds=_RECONNECT_SECONDS)
+            except JobwireError as error:
+                log.warning("control connection failed", error=error.message)
+            except Exception:
+                log.exception("control connection failed")
+            self._on_lost()
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _serve(self, control: ControlConnection) -> None:
+        loop = asyncio.get_running_loop()
+        own = self._database.replica_channel(self._replica)
+        next_beat = loop.time()
+        while True:
+            channels = {self._database.queue_channel(queue): queue for queue in self._wanted}
+            await control.listen({own, *channels})
+            for channel, payload in await control.received():
+                if channel == own:
+                    self._on_replica(json.loads(payload))
+                elif channel in channels:
+                    self._on_queue(channels[channel], payload)
+            if loop.time() >= next_beat:
+                if not self.paused:
+                    await self._beat(control.connection)
+                next_beat = loop.time() + self._interval
+            soonest = await self._flush(control)
+            await control.wait(self._work, min(next_beat, soonest) - loop.time())
+            self._work.clear()
+
+    async def _flush(self, control: ControlConnection) -> float:
+        """Sends what is due; returns when the next is."""
+        now = asyncio.get_running_loop().time()
+        due = [key for key in self._pending if self._quiet_until.get(key, 0.0) <= now]
+        if due:
+            await control.notify(due)
+            for key in due:
+                del self._pending[key]
+                self._quiet_until[key] = now + _COALESCE_SECONDS
+        if len(self._quiet_until) > 1_000:
+            self._quiet_until = {key: until for key, until in self._quiet_until.items() if until > now}
+        return min((self._quiet_until.get(key, 0.0) for key in self._pending), default=float("inf"))

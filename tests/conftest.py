@@ -1,0 +1,85 @@
+"""A real PostgreSQL for the whole run, and a schema of its own for each test that asks.
+
+`JOBWIRE_DATABASE_URL` or `DATABASE_URL` points the tests to another PostgreSQL; else the embedded one is started once,
+in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from jobwire_server.embedded import EmbeddedPostgres
+from jobwire_server.store import archive, migrate
+from jobwire_server.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """The PostgreSQL of the run. `log` is its log file, if it is the embedded one."""
+
+    dsn: str
+    log: Path | None
+
+    def errors(self, since: int = 0) -> list[str]:
+        """The lines of the log, from the byte `since` on, that tell of an error."""
+        if self.log is None:
+            return []
+        text = self.log.read_bytes()[since:].decode(errors="replace")
+        return [
+            line
+            for line in text.splitlines()
+            if any(word in line for word in ("ERROR:", "FATAL:", "PANIC:", "deadlock"))
+        ]
+
+    def log_size(self) -> int:
+        return self.log.stat().st_size if self.log is not None else 0
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    given = os.environ.get("JOBWIRE_DATABASE_URL") or os.environ.get("DATABASE_URL")
+    if given:
+        yield Postgres(given, None)
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="jobwire-test-", ignore_cleanup_errors=True) as folder,
+        EmbeddedPostgres(
+            Path(folder) / "pg", settings={"max_connections": "200", "deadlock_timeout": "100ms", "fsync": "off"}
+        ) as embedded,
+    ):
+        yield Postgres(embedded.dsn, embedded.log_path)
+
+
+@pytest.fixture
+def schema(postgres: Postgres) -> Iterator[str]:
+    """The name of a schema that does not exist yet; whatever is made of it is dropped after the test."""
+    name = f"test_{secrets.token_hex(5)}"
+    yield name
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        connection.execute("SET client_min_messages = warning")
+        connection.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE'.encode())
+
+
+@asynccontextmanager
+async def opened(dsn: str, schema: str) -> AsyncIterator[Database]:
+    """A database with its schema in place."""
+    async with Database(dsn, schema) as database:
+        await migrate.migrate(database)
+        await archive.make_days_ahead(database)
+        yield database
+
+
+@pytest.fixture
+async def database(postgres: Postgres, schema: str) -> AsyncIterator[Database]:
+    """A migrated schema of the test's own."""
+    async with opened(postgres.dsn, schema) as database:
+        yield database
