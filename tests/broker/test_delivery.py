@@ -428,3 +428,17 @@ async def test_publishing_again_is_safe_while_it_lives_and_after(broker: Broker)
         assert (after.created, after.data_differs) == (False, False)
         await asyncio.sleep(0.4)
         assert len(worker.deliveries) == 1
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+async def test_idling_costs_a_few_statements_for_any_number_of_queues(
+    replica: Callable[..., Awaitable[Broker]], scheduled: bool
+) -> None:
+    broker = await replica(poll_interval_ms=500)
+    if scheduled:
+        await publish(broker, start_in_ms=60_000)
+    async with Worker(broker, subscription(*(f"queue-{n}" for n in range(100)))):
+        await asyncio.sleep(1.0)
+        before = broker._database.pool_stats()["requests_num"]
+        await asyncio.sleep(1.0)
+        assert broker._database.pool_stats()["requests_num"] - before <= 20

@@ -1,0 +1,277 @@
+"""Says what became of deliveries, in as few calls as the network makes of them.
+
+One call with statements is on its way at a time; what gathers meanwhile goes into the next. A settling statement stays
+here until it is answered, whatever breaks in between: the stream, the server, the session itself. Heartbeats are
+answered by calls of their own, which no slow statement can hold up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from jobwire.connection import Connection
+from jobwire.convert import progress_message
+from jobwire.errors import InternalError, InvalidArgument, JobwireError, ResourceExhausted
+from jobwire.model import Progress
+from jobwire.outcome import Failed, Released, Settling, StopReason, ack_item, bad_result
+from jobwire.retrying import ATTEMPT_TIMEOUT, Backoff
+from jobwire.standing import Standing
+from jobwire.v1 import queue_service_pb2 as pb
+from jobwire.waiting import set_within
+from jobwire.wire import MAX_CALL_BYTES, MAX_CALL_ITEMS, to_duration
+
+log = logging.getLogger(__name__)
+
+_ANSWERS_THAT_STOP = {
+    pb.ACK_STATUS_LEASE_LOST: StopReason.LEASE_LOST,
+    pb.ACK_STATUS_NOT_FOUND: StopReason.LEASE_LOST,
+    pb.ACK_STATUS_CANCELLED: StopReason.REQUESTED,
+}
+
+_CANCEL_REASONS = {
+    pb.CANCEL_REASON_REQUESTED: StopReason.REQUESTED,
+    pb.CANCEL_REASON_EXPIRED: StopReason.EXPIRED,
+    pb.CANCEL_REASON_LEASE_LOST: StopReason.LEASE_LOST,
+}
+
+
+def stop_reason(reason: pb.CancelReason.ValueType) -> StopReason:
+    """What the server means by telling a worker to stop."""
+    return _CANCEL_REASONS.get(reason, StopReason.REQUESTED)
+
+
+@dataclass(slots=True)
+class _Extension:
+    """What is to be said of a delivery that still runs, and who waits for the answer."""
+
+    item: pb.AckItem
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def answered(self) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Acker:
+    """The statements of one worker's deliveries of one queue.
+
+    Args:
+        connection: that of the stream.
+        standing: the session that the statements belong to.
+        credits_wanted: how many deliveries there may be at once; asked before each call.
+        on_stop: called when the server's answer tells the handler of a delivery to stop.
+        on_lost: called with the session's id when the server no longer knows it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        standing: Standing,
+        *,
+        credits_wanted: Callable[[], int],
+        on_stop: Callable[[str, StopReason], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._standing = standing
+        self._credits_wanted = credits_wanted
+        self._on_stop = on_stop
+        self._on_lost = on_lost
+        self._settlings: dict[str, Settling] = {}
+        self._extensions: dict[str, _Extension] = {}
+        self._work = asyncio.Event()
+        self._retry_now = asyncio.Event()
+        self._all_answered = asyncio.Event()
+        self._all_answered.set()
+        self._beats: set[asyncio.Task[None]] = set()
+
+    def settle(self, handle: str, outcome: Settling) -> None:
+        """Report how a delivery ended; said once, it is repeated until it is answered."""
+        self._settlings[handle] = outcome
+        self.forget(handle)
+        self._all_answered.clear()
+        self._work.set()
+
+    def extend(
+        self, handle: str, *, progress: Progress | None = None, expire_in: float | None = None
+    ) -> asyncio.Future[None]:
+        """Report that a delivery still runs. The future is done when that is answered, or of no interest any more."""
+        waiter = asyncio.get_running_loop().create_future()
+        if handle in self._settlings:
+            waiter.set_result(None)
+            return waiter
+        item = pb.AckItem(handle=handle, extend=pb.Extend())
+        before = self._extensions.get(handle)
+        if before is not None:
+            item.extend.CopyFrom(before.item.extend)
+        if progress is not None:
+            item.extend.progress.CopyFrom(progress_message(progress))
+        if expire_in is not None:
+            item.extend.expire_in.CopyFrom(to_duration(expire_in))
+        self._extensions[handle] = _Extension(item, [*(before.waiters if before else ()), waiter])
+        self._work.set()
+        return waiter
+
+    def forget(self, handle: str) -> None:
+        """Say no more of a delivery than how it ended."""
+        extension = self._extensions.pop(handle, None)
+        if extension is not None:
+            extension.answered()
+
+    def look_again(self) -> None:
+        """The wanted credits may have changed, or the server may be back."""
+        self._work.set()
+        self._retry_now.set()
+
+    def beat(self) -> None:
+        """Answer a heartbeat."""
+        beat = asyncio.create_task(self._beat(), name="jobwire heartbeat")
+        self._beats.add(beat)
+        beat.add_done_callback(self._beats.discard)
+
+    async def all_answered(self) -> None:
+        """Wait until every settling statement is answered."""
+        await self._all_answered.wait()
+
+    async def close_session(self, within: float) -> None:
+        """Leave: the session ends at once, and what it still holds is given back."""
+        if not self._standing.id:
+            return
+        request = pb.AckRequest(
+            session_id=self._standing.id, last_sequence=self._standing.last_sequence, close_session=True
+        )
+        try:
+            await self._connection.call(self._connection.queue.Ack, request, within)
+        except JobwireError as error:
+            log.warning("could not close session %s, it ends by itself: %s", self._standing.id, error)
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        backoff = Backoff()
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while (items := self._gathered()) or self._credits_due():
+                error = await self._send(items)
+                if error is None:
+                    backoff.reset()
+                    continue
+                self._retry_now.clear()
+                pause = backoff.pause(error.retry_after)
+                log.debug("Ack not answered, again in %.1f s: %s", pause, error)
+                await set_within(self._retry_now, pause)
+
+    def _gathered(self) -> list[pb.AckItem]:
+        """What goes into the next call. It is not taken away here: only an answer does that."""
+        items: list[pb.AckItem] = []
+        size = 0
+        for item in (
+            *(ack_item(handle, outcome) for handle, outcome in islice(self._settlings.items(), MAX_CALL_ITEMS)),
+            *(extension.item for extension in islice(self._extensions.values(), MAX_CALL_ITEMS)),
+        ):
+            size += item.ByteSize() + 5
+            if items and (len(items) == MAX_CALL_ITEMS or size > MAX_CALL_BYTES):
+                break
+            items.append(item)
+        return items
+
+    def _credits_due(self) -> bool:
+        return bool(self._standing.id) and self._standing.told_credits != self._credits_wanted()
+
+    async def _send(self, items: list[pb.AckItem]) -> JobwireError | None:
+        """Send statements and take their answers. Returns the error if some of them have to be sent again."""
+        standing = self._standing
+        session, epoch = standing.id, standing.epoch
+        request = pb.AckRequest(session_id=session, items=items, last_sequence=standing.last_sequence)
+        if self._credits_due():
+            request.max_in_flight = self._credits_wanted()
+        sent = {item.handle: self._extensions.get(item.handle) for item in items}
+        try:
+            response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
+        except JobwireError as error:
+            if not isinstance(error, InvalidArgument | ResourceExhausted | InternalError):
+                return error
+            if len(items) > 1:
+                # One of them may be bad: none may suffer for it.
+                middle = len(items) // 2
+                return await self._send(items[:middle]) or await self._send(items[middle:])
+            if isinstance(error, InvalidArgument) and items:
+                self._refused(items[0], error)
+                return None
+            for item in items:
+                # Let the others pass.
+                if item.handle in self._settlings:
+                    self._settlings[item.handle] = self._settlings.pop(item.handle)
+            return error
+        if request.HasField("max_in_flight") and (session, epoch) == (standing.id, standing.epoch):
+            standing.told_credits = request.max_in_flight
+        for item, result in zip(items, response.results, strict=True):
+            self._take_answer(item, result, sent[item.handle])
+        self._take_sign(session, response)
+        return None
+
+    def _take_answer(self, item: pb.AckItem, result: pb.AckResult, extension: _Extension | None) -> None:
+        handle = item.handle
+        kind = item.WhichOneof("outcome")
+        if kind != "extend":
+            if result.status not in (pb.ACK_STATUS_APPLIED, pb.ACK_STATUS_ALREADY_APPLIED):
+                log.log(
+                    logging.DEBUG if kind == "release" else logging.WARNING,
+                    "job %s: its end (%s) does not count: %s",
+                    self._standing.held.get(handle, handle),
+                    kind,
+                    pb.AckStatus.Name(result.status).removeprefix("ACK_STATUS_"),
+                )
+            self._settled(handle)
+            return
+        if extension is not None:
+            extension.answered()
+            if self._extensions.get(handle) is extension:
+                del self._extensions[handle]
+        if result.status in _ANSWERS_THAT_STOP:
+            self._on_stop(handle, _ANSWERS_THAT_STOP[result.status])
+        elif result.cancel:
+            self._on_stop(handle, stop_reason(result.cancel))
+
+    def _refused(self, item: pb.AckItem, error: InvalidArgument) -> None:
+        """Replace a statement that the server does not take by the next plainer one, so that the job gets an end."""
+        handle, job_id = item.handle, self._standing.held.get(item.handle, item.handle)
+        outcome = self._settlings.get(handle)
+        if outcome is None or item.WhichOneof("outcome") == "extend":
+            log.error("job %s: the server refused to extend it: %s", job_id, error)
+            self.forget(handle)
+            return
+        log.error("job %s: the server refused its end (%s): %s", job_id, item.WhichOneof("outcome"), error)
+        if isinstance(outcome, Released):
+            self._settled(handle)
+        elif isinstance(outcome, Failed):
+            self._settlings[handle] = Released()
+        else:
+            self._settlings[handle] = bad_result(error.message)
+
+    def _settled(self, handle: str) -> None:
+        self._settlings.pop(handle, None)
+        self._standing.held.pop(handle, None)
+        if not self._settlings:
+            self._all_answered.set()
+
+    async def _beat(self) -> None:
+        standing = self._standing
+        session = standing.id
+        request = pb.AckRequest(session_id=session, last_sequence=standing.last_sequence)
+        try:
+            response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
+        except JobwireError as error:
+            log.debug("heartbeat not answered: %s", error)
+        else:
+            self._take_sign(session, response)
+
+    def _take_sign(self, session: str, response: pb.AckResponse) -> None:
+        self._standing.sign()
+        if session and not response.session_alive:
+            self._on_lost(session)

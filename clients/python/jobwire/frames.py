@@ -1,0 +1,68 @@
+"""What a worker and a process that runs its handlers say to each other over a socket pair.
+
+A frame is a pickled message behind its length. Both ends are the same program, one started by the other.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from dataclasses import dataclass
+
+from jobwire.model import Progress
+from jobwire.outcome import Outcome
+
+LENGTH = struct.Struct("!I")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """From the process: it has started, and waits for jobs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """To the process: run the handler on this serialized Delivery."""
+
+    delivery: bytes
+
+
+@dataclass(frozen=True)
+class Stop:
+    """To the process: the run is to stop."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """From the process: how far the run is."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Extend:
+    """From the process: it asks for a new time limit."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """From the process: the run is over, and it waits for the next."""
+
+    outcome: Outcome
+
+
+Frame = Ready | Run | Stop | Report | Extend | Ended
+
+
+def pack(frame: Frame) -> bytes:
+    """Return a frame as it travels."""
+    body = pickle.dumps(frame)
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> Frame:
+    """Return the frame of a body."""
+    frame: Frame = pickle.loads(body)  # noqa: S301 - written by our own process
+    return frame

@@ -1,0 +1,130 @@
+"""The job that a handler gets, and the link over which it speaks to the worker while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from jobwire.model import Progress
+from jobwire.signals import JobCancelled
+from jobwire.v1.queue_service_pb2 import Delivery
+from jobwire.wire import Seconds, clean_text, from_duration, from_json, from_timestamp, in_seconds
+
+_SHORTEST_EXTENSION = 1.0
+_LONGEST_EXTENSION = 7 * 24 * 3600.0
+
+
+class Link(Protocol):
+    """How a running job reaches its worker; safe to use from any thread."""
+
+    cancelled: bool
+
+    def report(self, progress: Progress) -> None:
+        """Say how far the job is; the latest word wins."""
+
+    def extend(self, seconds: float) -> Awaitable[None]:
+        """Ask for a new time limit at once; awaiting it waits for the answer."""
+
+
+class Done:
+    """An awaitable that is done already."""
+
+    def __await__(self) -> Generator[None]:
+        return
+        yield
+
+
+class Unlinked:
+    """The link of a Job made by hand, for trying out a handler: it says nothing to anybody."""
+
+    cancelled = False
+
+    def report(self, progress: Progress) -> None:
+        """Forget it."""
+
+    def extend(self, seconds: float) -> Awaitable[None]:  # noqa: ARG002
+        """Be done."""
+        return Done()
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One delivery of a job. To try out a handler, make one by hand: `Job(data={"file_key": "a.xlsx"})`."""
+
+    data: Any = None
+    """The payload, decoded."""
+    queue: str = ""
+    id: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    attempt: int = 1
+    """Which delivery of the job this is, counted from 1. It only grows, so it may fence writes to other systems."""
+    retry_count: int = 0
+    """Retries used up so far."""
+    retry_limit: int = 0
+    """Retries allowed."""
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When the job was stored."""
+    expire_in: float = 900.0
+    """How long this run may take from its delivery, in seconds, unless `extend` moves the limit."""
+    link: Link = field(default_factory=Unlinked, repr=False)
+    """How the job reaches its worker; not for handlers."""
+
+    async def progress(self, fraction: float | None, note: str = "") -> None:
+        """Say how far the job is. Cheap: call it as often as you like, the latest word is sent a few times a second.
+
+        Args:
+            fraction: share of the work that is done, 0 to 1 (what is outside is clamped); None if unknown.
+            note: a line for people, at most 1,000 characters; longer ones are cut.
+        """
+        self.report(fraction, note)
+        # A handler that only computes lets its neighbours run, and its own cancellation arrive.
+        await asyncio.sleep(0)
+
+    def report(self, fraction: float | None, note: str = "") -> None:
+        """Do the same from a blocking handler. Safe from any thread of the handler; does not wait for the network."""
+        if fraction is not None:
+            fraction = None if math.isnan(fraction) else min(1.0, max(0.0, fraction))
+        self.link.report(Progress(fraction, clean_text(note, 1000)))
+
+    def extend(self, seconds: Seconds) -> Awaitable[None]:
+        """Move the run's time limit to `seconds` (1 s to 7 days) from now.
+
+        In an async handler `await` it, to go on when the server has answered; if the lease is over, the handler is
+        cancelled. In a blocking handler just call it: it is sent at once.
+        """
+        span = in_seconds(seconds)
+        if not _SHORTEST_EXTENSION <= span <= _LONGEST_EXTENSION:
+            raise ValueError(f"extend({span:g} s): a time limit is 1 s to 7 days from now")
+        return self.link.extend(span)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run is to stop: the job was cancelled, its time is over, its lease lost, or the worker stops."""
+        return self.link.cancelled
+
+    def check(self) -> None:
+        """For blocking handlers: raises JobCancelled if the run is to stop. Call it between steps."""
+        if self.cancelled:
+            raise JobCancelled
+
+
+def job_from(delivery: Delivery, link: Link) -> Job:
+    """The job of a delivery."""
+    return Job(
+        data=from_json(delivery.data),
+        queue=delivery.queue,
+        id=delivery.job_id,
+        headers=dict(delivery.headers),
+        priority=delivery.priority,
+        attempt=delivery.attempt,
+        retry_count=delivery.retry_count,
+        retry_limit=delivery.retry_limit,
+        created_at=from_timestamp(delivery.create_time),
+        expire_in=from_duration(delivery.expire_in),
+        link=link,
+    )

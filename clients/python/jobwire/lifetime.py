@@ -1,0 +1,95 @@
+"""One life of a worker: its sessions from the start to an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from jobwire.connection import Connection
+from jobwire.running import Runner
+from jobwire.session import Session
+from jobwire.v1.queue_service_pb2 import SubscribeRequest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a worker does for one queue."""
+
+    queue: str
+    concurrency: int
+    runner: Runner
+
+
+class Lifetime:
+    """Works from the moment it is made until it is told to stop; `task` is done when all is put away."""
+
+    def __init__(
+        self,
+        target: str,
+        tls: grpc.ChannelCredentials | None,
+        terms: SubscribeRequest,
+        posts: Sequence[Post],
+        stop_grace: float,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop_grace = stop_grace
+        self._posts = posts
+        self._stop_asked = asyncio.Event()
+        self._hurry = asyncio.Event()
+        # With pick_first Acks go to the replica that serves the streams.
+        self._connection = Connection(target, tls=tls, balancing="pick_first")
+        self._sessions: list[Session] = []
+        for post in posts:
+            request = SubscribeRequest(queues=[post.queue])
+            request.MergeFrom(terms)
+            self._sessions.append(Session(self._connection, request, concurrency=post.concurrency, runner=post.runner))
+        self.task: asyncio.Task[None] = asyncio.create_task(self._live(), name="jobwire worker")
+
+    def stop(self, *, now: bool) -> None:
+        """Ask for the end, from any thread."""
+        for event in (self._stop_asked, self._hurry) if now else (self._stop_asked,):
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(event.set)
+
+    async def stop_asked(self) -> None:
+        """Wait until the end has begun, whoever began it."""
+        await self._stop_asked.wait()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the end has begun."""
+        return self._stop_asked.is_set()
+
+    async def _live(self) -> None:
+        runs = [asyncio.create_task(session.run(), name="jobwire session") for session in self._sessions]
+        asked = asyncio.create_task(self._stop_asked.wait())
+        try:
+            await asyncio.wait([asked, *runs], return_when=asyncio.FIRST_COMPLETED)
+            # If a session cannot go on, the worker does not go on as half a worker.
+            self._stop_asked.set()
+            failures = [run.exception() for run in runs if run.done() and not run.cancelled()]
+            await asyncio.gather(*(session.stop(self._stop_grace, self._hurry) for session in self._sessions))
+        finally:
+            asked.cancel()
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+            for post in self._posts:
+                await post.runner.close()
+            await self._connection.close()
+        for failure in failures:
+            if failure is not None:
+                raise _only(failure)
+
+
+def _only(failure: BaseException) -> BaseException:
+    """Unpack what a task group wrapped."""
+    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]
+    return failure

@@ -1,0 +1,258 @@
+"""What callers hand in and get back: plain, frozen values. No protobuf type leaves the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from jobwire.wire import Seconds, in_seconds, new_job_id
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    UNSPECIFIED = "unspecified"
+    """A state that this version of the client does not know."""
+    CREATED = "created"
+    """Waits for its first delivery."""
+    RETRY = "retry"
+    """Waits for another delivery."""
+    ACTIVE = "active"
+    """Is with a worker."""
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    """Out of retries, failed for good, or given up as a poison job."""
+    BLOCKED = "blocked"
+    """Waits for something other than time."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self in (JobState.COMPLETED, JobState.CANCELLED, JobState.FAILED)
+
+
+class NotCreatedReason(StrEnum):
+    """Why a job was not stored."""
+
+    NONE = ""
+    """It was stored."""
+    DUPLICATE_ID = "duplicate_id"
+    """A job of this id is in the queue already, or finished lately."""
+    OTHER = "other"
+    """A reason that this version of the client does not know."""
+
+
+class CancelStatus(StrEnum):
+    """What a cancellation did to one job."""
+
+    UNSPECIFIED = "unspecified"
+    """An outcome that this version of the client does not know."""
+    CANCELLED = "cancelled"
+    REQUESTED = "requested"
+    """The job runs; its worker is told."""
+    ALREADY_FINISHED = "already_finished"
+    NOT_FOUND = "not_found"
+
+
+@dataclass(frozen=True, init=False)
+class JobOptions:
+    """The rules a job lives by. None means: as the queue says, and for a queue: the default named here.
+
+    Spans are given as seconds or timedelta, and are seconds when read.
+    """
+
+    retry_limit: int | None
+    """How often a failed job is tried again: 0 to 1000, default 2."""
+    retry_delay: float | None
+    """Pause before a retry: 0 s to 7 days, default 1 s."""
+    retry_backoff: bool | None
+    """Whether the pause doubles with each retry, with jitter. Default True."""
+    retry_delay_max: float | None
+    """Upper bound of a pause that doubles: 0 s to 7 days, default 1 hour."""
+    expire_in: float | None
+    """How long one run may take: 1 s to 7 days, default 15 minutes. `Job.extend` moves it."""
+    retention: float | None
+    """How long a finished job is kept, exact to the day: 0 s to 3650 days, default 7 days."""
+
+    def __init__(
+        self,
+        *,
+        retry_limit: int | None = None,
+        retry_delay: Seconds | None = None,
+        retry_backoff: bool | None = None,
+        retry_delay_max: Seconds | None = None,
+        expire_in: Seconds | None = None,
+        retention: Seconds | None = None,
+    ) -> None:
+        def assign(name: str, value: float | bool | None) -> None:
+            object.__setattr__(self, name, value)
+
+        assign("retry_limit", retry_limit)
+        assign("retry_backoff", retry_backoff)
+        spans = {
+            "retry_delay": retry_delay,
+            "retry_delay_max": retry_delay_max,
+            "expire_in": expire_in,
+            "retention": retention,
+        }
+        for name, span in spans.items():
+            assign(name, None if span is None else in_seconds(span))
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to be published. Its id is made with it, so publishing the same NewJob again is safe."""
+
+    data: Any
+    """The payload: what `json.dumps` takes, at most 64 KiB as JSON or what the queue allows."""
+    id: str | None = None
+    """UUID. None: one of version 7 is made at once, and stands here afterwards."""
+    priority: int = 0
+    """Higher is delivered first: -32768 to 32767."""
+    start_after: datetime | None = None
+    """Not before this point in time (with a time zone), compared with the database's clock."""
+    start_in: Seconds | None = None
+    """Not before this pause from now. Either this or `start_after`."""
+    headers: Mapping[str, str] | None = None
+    """Carried unread, such as `traceparent`: at most 20, values up to 1,000 characters."""
+    options: JobOptions | None = None
+    """What differs from the queue's options."""
+
+    def __post_init__(self) -> None:
+        if self.id is None:
+            object.__setattr__(self, "id", new_job_id())
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of one published job."""
+
+    job_id: str
+    """The id under which it is stored."""
+    created: bool
+    """Whether this call stored it. After a repeated call False is normal: the first one did."""
+    reason: NotCreatedReason
+    """Why not, if it did not."""
+    met_job_id: str
+    """The job that was there before; empty if this one was stored."""
+    data_differs: bool
+    """Whether the job that was there has another payload: most likely an id used twice by mistake."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a handler last said of its own work."""
+
+    fraction: float | None = None
+    """Share of the work that is done, 0 to 1; None if the handler cannot tell."""
+    note: str = ""
+    """A line for people."""
+
+
+@dataclass(frozen=True)
+class JobError:
+    """One run that failed."""
+
+    attempt: int
+    """Which delivery failed, counted from 1."""
+    time: datetime
+    """When, by the database's clock."""
+    type: str
+    """An exception's class name, `EXPIRED` (time limit), `LOST` (its worker was lost), or what the worker sent."""
+    message: str
+    """What a person should read."""
+    trace: str
+    """A stack trace or other detail."""
+    worker: str
+    """The worker that ran it."""
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """One job as it was stored and as it stood when the server answered."""
+
+    queue: str
+    id: str
+    state: JobState
+    data: Any
+    """The payload, decoded."""
+    headers: Mapping[str, str]
+    priority: int
+    options: JobOptions
+    """The rules in force, all of them set."""
+    attempt: int
+    """Deliveries so far, the running one included."""
+    retry_count: int
+    """Retries used up by failures and time limits, of `options.retry_limit`."""
+    loss_count: int
+    """How often it was lost together with its worker; at 5 it is failed as poison."""
+    release_count: int
+    """How often a worker gave it back."""
+    progress: Progress | None
+    """What the current or the last run said; None if nothing."""
+    output: Any
+    """What the handler returned, decoded; None if nothing."""
+    errors: tuple[JobError, ...]
+    """The failed runs, oldest first, at most 10."""
+    created_at: datetime
+    start_after: datetime
+    """Not delivered before this time."""
+    started_at: datetime | None
+    """When the current or the last run was delivered; None before the first."""
+    finished_at: datetime | None
+    """When it completed, failed or was cancelled; None before."""
+    worker: str
+    """The worker that holds it or held it last; empty before the first delivery."""
+    session_id: str
+    """The session that holds it; empty unless active."""
+    cancel_requested: bool
+    """Whether a running job was told to stop and has not settled yet."""
+    revision: str
+    """Changes whenever state, attempt or progress change."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self.state.finished
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """The jobs of a queue that are not finished."""
+
+    ready: int
+    """Could be delivered now."""
+    scheduled: int
+    """Wait for a time to come."""
+    active: int
+    """Are with a worker."""
+
+
+@dataclass(frozen=True)
+class QueueInfo:
+    """A queue and the defaults for its jobs."""
+
+    name: str
+    options: JobOptions
+    """What holds for jobs that do not say otherwise, all of it set."""
+    max_data_bytes: int
+    """The largest payload and output."""
+    created_at: datetime
+    updated_at: datetime
+    """When its settings changed last."""
+    counts: QueueCounts | None = None
+    """Its live jobs; None unless the call counts them (get_queue, list_queues)."""
+    created: bool = field(default=False, compare=False)
+    """Whether the create_queue call that returned this made the queue."""
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What became of one job of a cancel_jobs call."""
+
+    job_id: str
+    status: CancelStatus

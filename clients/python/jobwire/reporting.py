@@ -1,0 +1,76 @@
+"""The link between a running handler and the Acks: progress at a bearable pace, extensions at once.
+
+However often a handler reports, from whatever thread, the event loop is woken at most once per interval, and only the
+latest word is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable
+
+from jobwire.acking import Acker
+from jobwire.job import Done
+from jobwire.model import Progress
+
+INTERVAL = 0.2
+"""The shortest time between two reports of one job, in seconds."""
+
+
+class Reporter:
+    """The Link of a handler that runs in this process. Made in the event loop, used from any thread."""
+
+    def __init__(self, acker: Acker, handle: str) -> None:
+        self.cancelled = False
+        self._acker = acker
+        self._handle = handle
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._latest: Progress | None = None
+        self._scheduled = False
+        self._next_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def report(self, progress: Progress) -> None:
+        """Take the latest word. Costs next to nothing while an earlier one waits to be sent."""
+        self._latest = progress
+        if not self._scheduled:
+            self._scheduled = True
+            self._in_loop(self._due)
+
+    def extend(self, seconds: float) -> Awaitable[None]:
+        """Ask for a new time limit at once."""
+        if threading.get_ident() == self._thread:
+            return self._extend(seconds)
+        self._in_loop(self._extend, seconds)
+        return Done()
+
+    def close(self) -> None:
+        """The run is over: what is said from now on is of no interest."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _extend(self, seconds: float) -> Awaitable[None]:
+        return Done() if self._closed else self._acker.extend(self._handle, expire_in=seconds)
+
+    def _in_loop(self, function: object, *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+        except RuntimeError:
+            # The loop is closed: this is a thread that outlived its worker.
+            self._closed = True
+
+    def _due(self) -> None:
+        if not self._closed:
+            self._timer = self._loop.call_at(max(self._next_at, self._loop.time()), self._send)
+
+    def _send(self) -> None:
+        # In this order: a word that comes after it is read finds nothing scheduled, and schedules anew.
+        self._scheduled = False
+        progress, self._latest = self._latest, None
+        if progress is not None and not self._closed:
+            self._next_at = self._loop.time() + INTERVAL
+            self._acker.extend(self._handle, progress=progress)

@@ -1,0 +1,214 @@
+"""The worker: handlers by queue, one connection, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import grpc
+
+from jobwire.lifetime import Lifetime, Post
+from jobwire.processes import PROCESS_NAME, ProcessRunner
+from jobwire.running import LoopRunner, Runner, ThreadRunner
+from jobwire.v1.queue_service_pb2 import SubscribeRequest
+from jobwire.wire import Seconds, in_seconds, to_duration
+
+log = logging.getLogger(__name__)
+
+RunIn = Literal["loop", "thread", "process"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_RUNNERS: dict[RunIn, Callable[[Any], Runner]] = {
+    "loop": LoopRunner,
+    "thread": ThreadRunner,
+    "process": ProcessRunner,
+}
+
+
+@dataclass(frozen=True)
+class _Registration:
+    function: Callable[..., Any]
+    concurrency: int
+    run_in: RunIn
+
+
+class Worker:
+    """Runs handlers on the jobs of their queues.
+
+    ```python
+    worker = Worker("127.0.0.1:50051")
+
+    @worker.handler("mail", concurrency=10)
+    async def send(job: Job) -> None: ...
+
+    if __name__ == "__main__":
+        worker.run_forever()
+    ```
+
+    Each handler has a session of its own, so its concurrency is exact. When the connection breaks or the server
+    restarts, handlers go on, and the sessions are resumed. A handler that raises fails its job; nothing it does ends
+    the worker.
+
+    Args:
+        target: host and port of Jobwire.
+        name: for people and logs, at most 200 characters. None: host name and process id.
+        stop_grace: how long handlers may finish when the worker stops. What still runs then is cancelled and given
+            back, which takes up to 4 s more; keep the sum below what your platform grants after SIGTERM.
+        tls: credentials, for example `grpc.ssl_channel_credentials()`. None: no encryption.
+        heartbeat_interval: how often the server asks for a sign of life, 1 s to 5 minutes.
+        resume_grace: how long jobs stay with the worker when its connection breaks, 0 s to 15 s.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        name: str | None = None,
+        stop_grace: Seconds = 25.0,
+        tls: grpc.ChannelCredentials | None = None,
+        heartbeat_interval: Seconds = 5.0,
+        resume_grace: Seconds = 15.0,
+    ) -> None:
+        self.name: str = name if name is not None else f"{socket.gethostname()}:{os.getpid()}"
+        """The worker's name, as shown with its jobs."""
+        self._target = target
+        self._tls = tls
+        self._stop_grace = in_seconds(stop_grace)
+        self._terms = SubscribeRequest(
+            worker=self.name,
+            heartbeat_interval=to_duration(heartbeat_interval),
+            resume_grace=to_duration(resume_grace),
+        )
+        self._registrations: dict[str, _Registration] = {}
+        self._lifetime: Lifetime | None = None
+
+    def handler(self, queue: str, *, concurrency: int = 1, run_in: RunIn = "loop") -> Callable[[Function], Function]:
+        """Register a function as the handler of a queue; to be used as a decorator, before the worker runs.
+
+        The function takes a Job and returns what `json.dumps` takes, or None: that is the job's output. It must be
+        idempotent, since a job may run again after a lost connection. It may raise FailForGood, RetryIn or ReleaseJob;
+        any other exception fails the run, which is tried again as the job's options say.
+
+        Args:
+            queue: the queue; one handler each.
+            concurrency: how many jobs may run at once, 1 to 1000.
+            run_in: `"loop"` for an async function, which is cancelled to stop it. `"thread"` for a blocking one, which
+                looks at `job.cancelled` or calls `job.check()`. `"process"` for one that computes for long: a function
+                at the top level of a module, run in processes that are kept for further jobs, and killed if they do not
+                stop.
+
+        Raises:
+            ValueError, TypeError: the registration makes no sense; the message says why.
+        """
+        if queue in self._registrations:
+            raise ValueError(f"queue {queue!r} has a handler already; to run more jobs at once, raise its concurrency")
+        if not 1 <= concurrency <= 1000:
+            raise ValueError(f"concurrency {concurrency} of queue {queue!r} must be between 1 and 1000")
+        if run_in not in _RUNNERS:
+            raise ValueError(f"run_in must be one of {', '.join(_RUNNERS)}, not {run_in!r}")
+
+        def register(function: Function) -> Function:
+            is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+                getattr(function, "__call__", None)  # noqa: B004 - an object may be an async handler too
+            )
+            if is_async and run_in != "loop":
+                raise TypeError(f"{function!r} is async: it runs in the loop, not in a {run_in}")
+            if not is_async and run_in == "loop":
+                raise TypeError(f'{function!r} is not async: give run_in="thread" or run_in="process"')
+            self._registrations[queue] = _Registration(function, concurrency, run_in)
+            return function
+
+        return register
+
+    def run_forever(self) -> None:
+        """Run in an event loop of its own until SIGTERM or SIGINT; for the end of a script."""
+        asyncio.run(self.run())
+
+    async def run(self) -> None:
+        """Work until SIGTERM, SIGINT or `stop`, then end in order. A second signal cuts the grace short.
+
+        The signals are taken only in the main thread. Cancelling the task that runs this stops in order too.
+
+        Raises:
+            JobwireError: the server refuses the name of a queue, the worker's terms or its credentials.
+        """
+        with self._signals():
+            async with self:
+                await self.stop_asked()
+
+    async def __aenter__(self) -> Self:
+        """Start to work in the background."""
+        if multiprocessing.current_process().name == PROCESS_NAME:
+            raise RuntimeError(
+                "a worker was started inside a process that runs a handler: start it under "
+                '`if __name__ == "__main__":`, so that importing its module does not start another one'
+            )
+        if not self._registrations:
+            raise ValueError("this worker has no handlers: register one with @worker.handler(queue)")
+        if self._lifetime is not None:
+            raise RuntimeError("this worker runs already")
+        posts = [
+            Post(queue, registration.concurrency, _RUNNERS[registration.run_in](registration.function))
+            for queue, registration in self._registrations.items()
+        ]
+        self._lifetime = Lifetime(self._target, self._tls, self._terms, posts, self._stop_grace)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop in order."""
+        lifetime = self._lifetime
+        if lifetime is None:
+            return
+        lifetime.stop(now=False)
+        try:
+            await lifetime.task
+        finally:
+            self._lifetime = None
+
+    async def stop_asked(self) -> None:
+        """Wait until the worker is told to stop, or cannot go on."""
+        if self._lifetime is not None:
+            await self._lifetime.stop_asked()
+
+    def stop(self, *, now: bool = False) -> None:
+        """Tell the worker to stop, from any thread. Calling it twice, or when nothing runs, is fine.
+
+        Args:
+            now: without the grace: running handlers are cancelled at once, and their jobs given back.
+        """
+        if self._lifetime is not None:
+            self._lifetime.stop(now=now)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        again = self._lifetime is not None and self._lifetime.stopping
+        log.info("%s: %s", number.name, "giving back what runs" if again else "finishing what runs")
+        self.stop(now=again)

@@ -1,0 +1,70 @@
+"""AdminService: what operators call. A method reads its request, has the broker do it, and answers."""
+
+# ruff: noqa: N802, ARG002  (names and arguments are gRPC's)
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from jobwire.v1 import admin_service_pb2 as pb
+from jobwire.v1.admin_service_pb2_grpc import AdminServiceServicer
+from jobwire_server.api import admin_requests, answers
+from jobwire_server.api.calls import this_call
+from jobwire_server.broker.broker import Broker
+from jobwire_server.domain.queues import check_queue_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AdminServicer(AdminServiceServicer):
+    """Serves AdminService from one broker."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def CreateQueue(self, request: pb.CreateQueueRequest, context: Context) -> pb.CreateQueueResponse:
+        queue = admin_requests.new_queue(request.queue)
+        this_call().note(queue=queue.name)
+        stored, created = await self._broker.queues.create(queue)
+        this_call().note(created=created)
+        return pb.CreateQueueResponse(queue=answers.queue(stored), created=created)
+
+    async def GetQueue(self, request: pb.GetQueueRequest, context: Context) -> pb.GetQueueResponse:
+        name = check_queue_name(request.name, "name")
+        this_call().note(queue=name)
+        queue = await self._broker.queues.find(name)
+        counts = await self._broker.queues.counts([name])
+        return pb.GetQueueResponse(queue=answers.queue(queue, counts[name]))
+
+    async def ListQueues(self, request: pb.ListQueuesRequest, context: Context) -> pb.ListQueuesResponse:
+        page = admin_requests.queue_page(request)
+        # One more than the page holds: whether it is there says whether another page follows.
+        found = await self._broker.queues.list(page.after, page.size + 1)
+        queues = found[: page.size]
+        counts = await self._broker.queues.counts([queue.name for queue in queues])
+        return pb.ListQueuesResponse(
+            queues=[answers.queue(queue, counts[queue.name]) for queue in queues],
+            next_page_token=queues[-1].name if len(found) > page.size else "",
+        )
+
+    async def UpdateQueue(self, request: pb.UpdateQueueRequest, context: Context) -> pb.UpdateQueueResponse:
+        name, patch = admin_requests.queue_patch(request.queue)
+        this_call().note(queue=name)
+        return pb.UpdateQueueResponse(queue=answers.queue(await self._broker.queues.update(name, patch)))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        page = admin_requests.job_page(request)
+        this_call().note(queue=page.queue)
+        found = await self._broker.list_jobs(page.queue, page.states, page.before, page.size + 1)
+        jobs = found[: page.size]
+        return pb.ListJobsResponse(
+            jobs=map(answers.job, jobs), next_page_token=str(jobs[-1].id) if len(found) > page.size else ""
+        )
+
+    async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
+        name = check_queue_name(request.queue)
+        ids = admin_requests.cancelled_ids(request)
+        this_call().note(queue=name, jobs=len(ids))
+        return answers.cancel_response(ids, await self._broker.cancel(name, ids))

@@ -1,0 +1,206 @@
+"""The domain's values as the contract's messages. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobwire.v1 import admin_service_pb2, job_pb2, queue_service_pb2
+from jobwire_server.broker.messages import (
+    AckAnswer,
+    Cancellation,
+    Deliveries,
+    Draining,
+    Event,
+    Heartbeat,
+    Opened,
+)
+from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Published
+from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts
+
+
+def duration(ms: int) -> Duration:
+    """Milliseconds as a message."""
+    return Duration(seconds=ms // 1_000, nanos=ms % 1_000 * 1_000_000)
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A point in time as a message, or absent."""
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def publish_response(results: Sequence[Published]) -> queue_service_pb2.PublishResponse:
+    return queue_service_pb2.PublishResponse(results=map(_publish_result, results))
+
+
+def _publish_result(published: Published) -> queue_service_pb2.PublishResult:
+    job_id = str(published.id)
+    if published.created:
+        return queue_service_pb2.PublishResult(job_id=job_id, created=True)
+    return queue_service_pb2.PublishResult(
+        job_id=job_id,
+        reason=queue_service_pb2.NOT_CREATED_REASON_DUPLICATE_ID,
+        met_job_id=job_id,
+        data_differs=published.data_differs,
+    )
+
+
+def ack_response(answer: AckAnswer) -> queue_service_pb2.AckResponse:
+    return queue_service_pb2.AckResponse(results=map(_ack_result, answer.results), session_alive=answer.session_alive)
+
+
+def _ack_result(result: AckResult) -> queue_service_pb2.AckResult:
+    return queue_service_pb2.AckResult(
+        status=queue_service_pb2.AckStatus.ValueType(result.status),
+        state=job_pb2.JobState.ValueType(result.state or 0),
+        cancel=queue_service_pb2.CancelReason.ValueType(result.stop or 0),
+        expires_in=None if result.expires_in_ms is None else duration(result.expires_in_ms),
+    )
+
+
+def stream_message(event: Event, sequence: int) -> queue_service_pb2.SubscribeResponse:
+    """An event as the message of this number."""
+    message = queue_service_pb2.SubscribeResponse(sequence=sequence)
+    match event:
+        case Opened():
+            message.opened.CopyFrom(_opened(event))
+        case Deliveries():
+            message.deliveries.deliveries.extend(map(_delivery, event.deliveries))
+        case Cancellation():
+            message.cancellation.CopyFrom(_cancellation(event))
+        case Heartbeat():
+            message.heartbeat.SetInParent()
+        case Draining():
+            message.draining.resume_within.CopyFrom(duration(event.resume_within_ms))
+            message.draining.reconnect_delay.CopyFrom(duration(event.reconnect_delay_ms))
+    return message
+
+
+def _opened(event: Opened) -> queue_service_pb2.SessionOpened:
+    return queue_service_pb2.SessionOpened(
+        session_id=str(event.session_id),
+        epoch=event.epoch,
+        resumed=event.resumed,
+        lost=map(str, event.lost),
+        max_in_flight=event.max_in_flight,
+        heartbeat_interval=duration(event.heartbeat_ms),
+        resume_grace=duration(event.resume_grace_ms),
+    )
+
+
+def _cancellation(event: Cancellation) -> queue_service_pb2.Cancellation:
+    return queue_service_pb2.Cancellation(
+        handle=str(event.handle),
+        job_id=str(event.handle.job_id),
+        reason=queue_service_pb2.CancelReason.ValueType(event.reason),
+        grace=duration(event.grace_ms),
+    )
+
+
+def _delivery(delivery: Delivery) -> queue_service_pb2.Delivery:
+    return queue_service_pb2.Delivery(
+        handle=str(delivery.handle),
+        queue=delivery.handle.queue,
+        job_id=str(delivery.handle.job_id),
+        data=delivery.data,
+        headers=_headers(delivery.headers),
+        priority=delivery.priority,
+        attempt=delivery.attempt,
+        retry_count=delivery.retry_count,
+        retry_limit=delivery.retry_limit,
+        create_time=timestamp(delivery.created_at),
+        expire_in=duration(delivery.expire_ms),
+    )
+
+
+def _headers(text: str | None) -> Mapping[str, str] | None:
+    return orjson.loads(text) if text else None
+
+
+def job(job: Job) -> job_pb2.Job:
+    """A job as it stands."""
+    return job_pb2.Job(
+        queue=job.queue,
+        id=str(job.id),
+        state=job_pb2.JobState.ValueType(job.state),
+        data=job.data,
+        headers=_headers(job.headers),
+        priority=job.priority,
+        options=_options(job.options),
+        attempt=job.attempt,
+        retry_count=job.retry_count,
+        loss_count=job.loss_count,
+        release_count=job.release_count,
+        progress=None
+        if job.progress is None
+        else job_pb2.Progress(fraction=job.progress.fraction, note=job.progress.note),
+        output=job.output or "",
+        errors=map(_job_error, job.errors),
+        create_time=timestamp(job.created_at),
+        start_after=timestamp(job.start_after),
+        start_time=timestamp(job.started_at),
+        finish_time=timestamp(job.finished_at),
+        worker=job.worker,
+        session_id=str(job.session_id or ""),
+        cancel_requested=job.cancel_requested,
+        revision=job.revision,
+    )
+
+
+def _job_error(failure: JobFailure) -> job_pb2.JobError:
+    return job_pb2.JobError(
+        attempt=failure.attempt,
+        time=timestamp(failure.time),
+        type=failure.type,
+        message=failure.message,
+        trace=failure.trace,
+        worker=failure.worker,
+    )
+
+
+def _options(options: JobOptions) -> job_pb2.JobOptions:
+    return job_pb2.JobOptions(
+        retry_limit=options.retry_limit,
+        retry_delay=duration(options.retry_delay_ms),
+        retry_backoff=options.retry_backoff,
+        retry_delay_max=duration(options.retry_delay_max_ms),
+        expire_in=duration(options.expire_ms),
+        retention=duration(options.retention_ms),
+    )
+
+
+def queue(queue: Queue, counts: QueueCounts | None = None) -> admin_service_pb2.Queue:
+    """A queue as stored, with its counts if they were asked for."""
+    return admin_service_pb2.Queue(
+        name=queue.name,
+        options=_options(queue.options),
+        max_data_bytes=queue.max_data_bytes,
+        create_time=timestamp(queue.created_at),
+        update_time=timestamp(queue.updated_at),
+        counts=None
+        if counts is None
+        else admin_service_pb2.QueueCounts(ready=counts.ready, scheduled=counts.scheduled, active=counts.active),
+    )
+
+
+def cancel_response(
+    job_ids: Sequence[UUID], statuses: Mapping[UUID, CancelStatus]
+) -> admin_service_pb2.CancelJobsResponse:
+    """A result for each id, in order."""
+    return admin_service_pb2.CancelJobsResponse(
+        results=[
+            admin_service_pb2.CancelResult(
+                job_id=str(job_id), status=admin_service_pb2.CancelStatus.ValueType(statuses[job_id])
+            )
+            for job_id in job_ids
+        ]
+    )

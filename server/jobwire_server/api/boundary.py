@@ -1,0 +1,162 @@
+"""What surrounds every call: its request id, the translation of errors, one log line, and the metrics.
+
+Always holds: a call ends with a status from the table in `errors`, or by gRPC's own hand because the client left; no
+text of an unexpected exception leaves the process; the request's id is in the trailing metadata of every answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+from jobwire_server.api.calls import Call, CallObserver, begin
+from jobwire_server.api.errors import code_of, internal_status, status_of
+from jobwire_server.api.fields import broken
+from jobwire_server.domain.errors import JobwireError
+
+REQUEST_ID = "x-request-id"
+
+_ACCEPTED_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_STANDARD = ("grpc.health.", "grpc.reflection.")
+_OUR_FAULT = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
+
+log = structlog.get_logger(__name__)
+
+
+class _Unreadable:
+    """Stands for a request that is no message of its type, until the call can be refused like any other."""
+
+
+class CallBoundary(grpc.aio.ServerInterceptor):
+    """The one interceptor. `refusal` says with which error our services are to answer at the moment, if with any."""
+
+    def __init__(self, observer: CallObserver, refusal: Callable[[], JobwireError | None]) -> None:
+        self._observer = observer
+        self._refusal = refusal
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wraps the method that is called, whatever its kind."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        make, behaviour = _parts(handler)
+        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
+            self._bounded(handler_call_details.method.lstrip("/"), behaviour),
+            _forgiving(handler.request_deserializer),
+            handler.response_serializer,
+        )
+        return wrapped
+
+    def _bounded(self, method: str, behaviour: Any) -> Behaviour:
+        run: Behaviour = _writing(behaviour) if inspect.isasyncgenfunction(behaviour) else behaviour
+
+        async def call(request: Any, context: Context) -> Any:
+            ours = not method.startswith(_STANDARD)
+            call = Call(method, _request_id(context), context.peer(), quiet=not ours)
+            begin(call)
+            context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+            self._observer.started(call.name)
+            code = grpc.StatusCode.CANCELLED
+            try:
+                self._admit(call, request, ours=ours)
+                answer = await run(request, context)
+                code = grpc.StatusCode.OK
+                return answer
+            except JobwireError as error:
+                code = code_of(error)
+                call.note(reason=error.reason, why=error.message)
+                await _abort(context, call, status_of(error))
+            except grpc.aio.AbortError:
+                code = context.code()
+                raise
+            except grpc.aio.InternalError as error:
+                # How a write fails under which the client left. Raised on as it is, gRPC would log it as an error.
+                raise asyncio.CancelledError from error
+            except Exception:
+                code = grpc.StatusCode.INTERNAL
+                log.exception("a call failed unexpectedly")
+                await _abort(context, call, internal_status(call.request_id))
+            finally:
+                self._finish(call, code)
+
+        return call
+
+    def _admit(self, call: Call, request: Any, *, ours: bool) -> None:
+        if ours and (refusal := self._refusal()) is not None:
+            raise refusal
+        if isinstance(request, _Unreadable):
+            raise broken("request", f"is no message that {call.name} takes: compare it with the proto files")
+
+    def _finish(self, call: Call, code: grpc.StatusCode) -> None:
+        seconds = call.seconds
+        self._observer.finished(call.name, code.name, seconds)
+        write = log.warning if code in _OUR_FAULT else log.debug if call.quiet else log.info
+        write("call", code=code.name, duration_ms=round(seconds * 1_000, 1), peer=call.peer)
+
+
+def _request_id(context: Context) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == REQUEST_ID and isinstance(value, str) and _ACCEPTED_ID.fullmatch(value):
+            return value
+    return str(uuid4())
+
+
+async def _abort(context: Context, call: Call, status: Status) -> None:
+    packed = rpc_status.to_status(status)
+    try:
+        await context.abort(packed.code, packed.details, (*packed.trailing_metadata, (REQUEST_ID, call.request_id)))
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
+
+
+def _parts(handler: grpc.RpcMethodHandler[Any, Any]) -> tuple[Any, Any]:
+    """What makes a handler of this one's kind, and its behaviour."""
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler, handler.unary_unary
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler, handler.unary_stream
+    if handler.stream_unary is not None:
+        return grpc.stream_unary_rpc_method_handler, handler.stream_unary
+    return grpc.stream_stream_rpc_method_handler, handler.stream_stream
+
+
+def _forgiving(deserialize: Any) -> Callable[[bytes], Any]:
+    """Reads a request without raising: gRPC would answer UNKNOWN with the exception's text."""
+
+    def read(message: bytes) -> Any:
+        try:
+            return deserialize(message)
+        except DecodeError:
+            return _Unreadable()
+
+    return read
+
+
+def _writing(behaviour: Any) -> Behaviour:
+    """A handler that yields, as one that writes: if the client leaves, a generator would be closed in another task."""
+
+    async def write_all(request: Any, context: Context) -> None:
+        async with contextlib.aclosing(behaviour(request, context)) as messages:
+            async for message in messages:
+                await context.write(message)
+
+    return write_all

@@ -1,0 +1,47 @@
+"""What the commands share that call a server: its address, and what its errors mean for the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from jobwire import Client, DeadlineExceeded, InvalidArgument, JobwireError, NotFound, Unavailable
+from jobwire_server.cli.ending import Code, fail
+
+ServerOption = Annotated[
+    str, typer.Option("--server", envvar="JOBWIRE_SERVER", metavar="HOST:PORT", help="The server's address.")
+]
+DEFAULT_SERVER = "127.0.0.1:50051"
+
+Result = TypeVar("Result")
+
+
+def call(server: str, work: Callable[[Client], Awaitable[Result]]) -> Result:
+    """Does `work` with a client of the server; what goes wrong ends the command."""
+
+    async def run() -> Result:
+        async with Client(server) as client:
+            return await work(client)
+
+    try:
+        return asyncio.run(run())
+    except JobwireError as error:
+        fail(error.message, code_of(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(Code.INTERRUPTED) from None
+
+
+def code_of(error: JobwireError) -> Code:
+    """The exit code for an error."""
+    match error:
+        case InvalidArgument():
+            return Code.USAGE
+        case NotFound():
+            return Code.NOT_FOUND
+        case Unavailable() | DeadlineExceeded():
+            return Code.UNAVAILABLE
+        case _:
+            return Code.NEGATIVE

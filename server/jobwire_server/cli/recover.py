@@ -1,0 +1,38 @@
+"""`jobwire recover`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobwire_server.cli.database import on_database
+from jobwire_server.cli.ending import Code, fail, say
+from jobwire_server.cli.output import JsonOption, print_json, print_table
+from jobwire_server.store.upkeep import recover as give_all_back
+
+app = typer.Typer()
+
+_WARNING = """\
+This ends all sessions and gives every running job back to its queue. It is for a database that was restored from a
+backup, before servers are started on it. If workers do run, their jobs will run a second time."""
+
+
+@app.command()
+def recover(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """After a restore from a backup: end all sessions, give every running job back, and say how many."""
+    if not yes:
+        say(_WARNING)
+        if not typer.confirm("Go on?", err=True):
+            fail("nothing was changed", Code.NEGATIVE)
+    done = on_database(give_all_back)
+    if as_json:
+        print_json(done)
+        return
+    say(f"{done.sessions:,} sessions ended, {sum(done.jobs.values()):,} jobs given back")
+    if done.jobs:
+        print_table(("queue", "jobs given back"), sorted(done.jobs.items()))

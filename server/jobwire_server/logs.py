@@ -1,0 +1,79 @@
+"""Logging: one line per event, through structlog, from our own modules and from libraries alike.
+
+JSON for machines, aligned and coloured text on a terminal. What is bound in the context (request id, call, session) is
+in every line of that call. Set up once, by the process's entry point; importing this does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Literal
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor
+
+Format = Literal["auto", "json", "console"]
+
+_FIRST = ("timestamp", "level", "event")
+"""What a person looks for at the beginning of a line of JSON."""
+
+_LIBRARIES = {
+    # They tell at INFO what our own lines tell better.
+    "uvicorn.error": logging.WARNING,
+    "psycopg.pool": logging.ERROR,
+    "asyncio": logging.WARNING,
+    "grpc": logging.INFO,
+}
+
+
+def configure(log_format: Format, level: str) -> None:
+    """Sends everything of at least `level` to standard error."""
+    on_terminal = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper("%H:%M:%S.%f" if on_terminal else "iso", utc=not on_terminal),
+        structlog.stdlib.ExtraAdder(),
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(on_terminal)],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(threshold)
+    for name, least in _LIBRARIES.items():
+        logging.getLogger(name).setLevel(max(least, threshold))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _rendering(on_terminal: bool) -> list[Processor]:
+    if on_terminal:
+        # Plain tracebacks: those with local variables would show payloads and passwords.
+        return [
+            _short_name,
+            structlog.dev.ConsoleRenderer(pad_event_to=24, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+
+
+def _short_name(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    if isinstance(name := event.get("logger"), str):
+        event["logger"] = name.removeprefix("jobwire_server.")
+    return event
+
+
+def _json(event: EventDict, **_options: Any) -> str:
+    first = {name: event.pop(name) for name in _FIRST if name in event}
+    return orjson.dumps(first | dict(event), default=str, option=orjson.OPT_NON_STR_KEYS).decode()

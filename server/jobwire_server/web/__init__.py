@@ -1,0 +1,1 @@
+"""HTTP beside gRPC, for platforms and people that speak nothing else: probes and metrics."""
