@@ -78,7 +78,7 @@ def settings(dsn: str, schema: str, **changes: object) -> Settings:
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Api]:
     """A client of `server`."""
-    # Ours may send what the server refuses for its size, and a closed channel is not to be found again in the next test.
+    # Ours may send what the server refuses for its size; and a connection that broke in one test is not for the next.
     options = (("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
     async with grpc.aio.insecure_channel(server.address, options=options) as channel:
         yield Api(server, channel)

@@ -259,6 +259,29 @@ async def test_blocking_handlers_run_side_by_side_and_report_from_their_threads(
     assert outputs == {f'"jobwire q job-of-{handle_}"' for handle_ in handles}
 
 
+async def test_a_signal_that_was_not_set_up_still_says_what_it_can(server: ScriptedServer, working: Working) -> None:
+    class SlowDown(RetryIn):
+        def __init__(self) -> None:
+            pass
+
+    async def handle(job: Job) -> None:
+        raise SlowDown
+
+    async with working(handle):
+        stream = await server.opened()
+        await stream.deliver(delivery("h-1"))
+        fail = (await server.settled("h-1")).fail
+    assert (fail.type, fail.HasField("retry_in"), fail.retry_in.ToSeconds()) == ("SlowDown", True, 0)
+
+
+@pytest.mark.parametrize("pause", [-1, float("nan"), float("inf"), 8 * 24 * 3600])
+def test_a_pause_that_makes_no_sense_is_refused_where_it_is_said(pause: float) -> None:
+    with pytest.raises(ValueError, match="0 s to 7 days"):
+        RetryIn(pause)
+    with pytest.raises(ValueError, match="0 s to 7 days"):
+        ReleaseJob(pause)
+
+
 async def test_a_job_can_be_made_by_hand_to_try_out_a_handler() -> None:
     async def handle(job: Job) -> int:
         await job.progress(0.5, "half")

@@ -82,7 +82,7 @@ async def test_check_tells_and_changes_nothing(postgres: Postgres, schema: str) 
         assert (await migrate.check(database)).unknown
 
 
-@pytest.mark.parametrize("name", ["Mixed_Case", "_x1", "a" * 48])
+@pytest.mark.parametrize("name", ["_x1", "select", "a" * 63])
 async def test_the_schema_may_have_any_plain_name(postgres: Postgres, name: str) -> None:
     async with opened(postgres.dsn, name) as database:
         await queues.create_queue(database, QUEUE)
@@ -91,7 +91,7 @@ async def test_the_schema_may_have_any_plain_name(postgres: Postgres, name: str)
             await connection.execute(f'DROP SCHEMA "{name}" CASCADE'.encode())
 
 
-@pytest.mark.parametrize("name", ["", "1x", "a-b", "a.b", 'a"b', "a" * 49, "ä"])
+@pytest.mark.parametrize("name", ["", "1x", "a-b", "a.b", 'a"b', "a" * 64, "ä", "Mixed", "pg_own"])
 def test_other_schema_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="schema"):
         Database("", name)
@@ -140,7 +140,9 @@ async def test_the_job_view_answers_as_pg_bosss_table(database: Database, queue:
     await publishing.publish(database, queue, [NewJob(uuid4(), '{"n":1}', priority=3), NewJob(uuid4(), "2")])
     await publishing.publish(database, queue, [NewJob(uuid4(), "3", start_in_ms=60_000)])
     [first] = await claim_all(database, 1)
-    assert await sql("SELECT data->>'n' AS n, state, priority FROM job WHERE name = 'work' ORDER BY created_on, id") != []
+    assert (
+        await sql("SELECT data->>'n' AS n, state, priority FROM job WHERE name = 'work' ORDER BY created_on, id") != []
+    )
     states = {str(row["data"]): row["state"] for row in await sql("SELECT data, state FROM job")}
     assert states == {"{'n': 1}": "active", "2": "created", "3": "created"}
     await settling.settle(database, [AckItem(first.delivery.handle, Complete('{"out":[1]}'))])
@@ -157,13 +159,23 @@ async def test_sql_publish_joins_the_callers_transaction(database: Database, que
     async with await psycopg.AsyncConnection.connect(postgres.dsn) as connection:
         await connection.execute(publish, ["work", '{"lost": true}', "{}"])
         await connection.rollback()
-        options = {"priority": 4, "retry_limit": 7, "expire_in": 1.5, "headers": {"traceparent": "00-x"}, "id": str(uuid4())}
+        options = {
+            "priority": 4,
+            "retry_limit": 7,
+            "expire_in": 1.5,
+            "headers": {"traceparent": "00-x"},
+            "id": str(uuid4()),
+        }
         await connection.execute(publish, ["work", '{"kept": true}', json.dumps(options)])
         await connection.execute(publish, ["work", '{"kept": true}', json.dumps(options)])
         await connection.execute(publish, ["work", "1", '{"start_in": 3600}'])
         await connection.commit()
     job = await reading.get_job(database, ["work"], UUID(options["id"]))
-    assert job is not None and json.loads(job.data) == {"kept": True} and json.loads(job.headers or "") == {"traceparent": "00-x"}
+    assert (
+        job is not None
+        and json.loads(job.data) == {"kept": True}
+        and json.loads(job.headers or "") == {"traceparent": "00-x"}
+    )
     assert (job.priority, job.options) == (4, JobOptions(retry_limit=7, expire_ms=1_500))
     counts = (await queues.count_jobs(database, ["work"]))["work"]
     assert (counts.ready, counts.scheduled) == (1, 1)
@@ -188,10 +200,14 @@ async def test_sql_publish_refuses_with_reasons(
 ) -> None:
     async with await psycopg.AsyncConnection.connect(postgres.dsn, autocommit=True) as connection:
         with pytest.raises(psycopg.Error, match=says):
-            await connection.execute(f'SELECT "{database.schema}".publish(%s, %s, %s)'.encode(), [queue_name, data, options])
+            await connection.execute(
+                f'SELECT "{database.schema}".publish(%s, %s, %s)'.encode(), [queue_name, data, options]
+            )
 
 
-async def test_sql_publish_is_for_roles_that_were_granted_it(database: Database, queue: Queue, postgres: Postgres) -> None:
+async def test_sql_publish_is_for_roles_that_were_granted_it(
+    database: Database, queue: Queue, postgres: Postgres
+) -> None:
     role = f"app_{uuid4().hex[:8]}"
     async with await psycopg.AsyncConnection.connect(postgres.dsn, autocommit=True) as connection:
         await connection.execute(f'CREATE ROLE {role}; GRANT USAGE ON SCHEMA "{database.schema}" TO {role}'.encode())
@@ -215,7 +231,10 @@ async def test_sql_publish_is_for_roles_that_were_granted_it(database: Database,
 async def test_a_claim_reads_as_little_with_a_long_past_as_without(database: Database, queue: Queue, sql: Any) -> None:
     """Ten thousand finished and ten thousand future jobs: the claim touches a few pages, by the index alone."""
     await publishing.publish(database, queue, [NewJob(uuid4(), "0", start_in_ms=3_600_000) for _ in range(1_000)])
-    await sql("INSERT INTO scheduled SELECT queue, seq + 100000 + n * 1000, rank, gen_random_uuid(), suspect, start_after FROM scheduled, generate_series(1, 9) n")
+    await sql(
+        "INSERT INTO scheduled SELECT queue, seq + 100000 + n * 1000, rank, gen_random_uuid(), suspect, start_after"
+        " FROM scheduled, generate_series(1, 9) n"
+    )
     for _ in range(10):
         await publishing.publish(database, queue, [NewJob(uuid4(), "0") for _ in range(1_000)])
         for _ in range(10):

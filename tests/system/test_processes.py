@@ -179,7 +179,7 @@ async def test_ten_servers_at_once_on_an_empty_database(server: Servers, postgre
 
     await asyncio.gather(*(create(replica) for replica in replicas))
     async with Client(replicas[0].address) as client:
-        assert [queue.name async for queue in client.admin.list_queues()] == names
+        assert [queue.name for queue in await client.admin.list_queues()] == names
     for replica in replicas:
         replica.send(signal.SIGTERM)
     assert [replica.ends() for replica in replicas] == [0] * 10

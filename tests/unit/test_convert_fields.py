@@ -110,7 +110,7 @@ def test_uuids_are_read_in_both_cases(value: UUID) -> None:
         "urn:uuid:01890a5d-ac96-774b-bcce-b302099a8057",
         "01890a5d-ac96-774b-bcce-b302099a8057\n",
         "01890a5d-ac96-774b-bcce-b302099a805g",
-        "٠1890a5d-ac96-774b-bcce-b302099a8057",
+        "\N{ARABIC-INDIC DIGIT ZERO}1890a5d-ac96-774b-bcce-b302099a8057",
     ],
 )
 def test_what_is_no_uuid_is_refused(text: str) -> None:
@@ -135,8 +135,18 @@ def test_cut_texts_fit_and_can_be_stored(text: str, most: int) -> None:
 
 @pytest.mark.parametrize(
     ("ms", "words"),
-    [(0, "0 s"), (1, "1 ms"), (1_000, "1 s"), (1_500, "1,500 ms"), (5_000, "5 s"), (60_000, "1 minute")]
-    + [(900_000, "15 minutes"), (3_600_000, "1 hour"), (86_400_000, "1 day"), (315_360_000_000, "3,650 days")],
+    [
+        (0, "0 s"),
+        (1, "1 ms"),
+        (1_500, "1,500 ms"),
+        (1_000, "1 s"),
+        (90_000, "90 s"),
+        (60_000, "1 minute"),
+        (900_000, "15 minutes"),
+        (3_600_000, "1 hour"),
+        (86_400_000, "1 day"),
+        (315_360_000_000, "3,650 days"),
+    ],
 )
 def test_spans_read_well(ms: int, words: str) -> None:
     assert fields.span(ms) == words

@@ -61,7 +61,6 @@ def queue(**fields: Any) -> Any:
     return admin_requests.new_queue(ParseDict({"name": "mail"} | fields, admin_service_pb2.Queue()))
 
 
-
 def test_a_bare_job_gets_an_id_of_version_7_and_the_payload_null() -> None:
     (job,) = publish({})
     assert (job.id.version, job.client_id, job.data) == (7, False, "null")
@@ -184,14 +183,22 @@ def test_pages_have_the_documented_sizes() -> None:
 BROKEN: list[tuple[str, str, Callable[[], object]]] = [
     ("jobs", "must have 1 to 1,000 entries; got 0", publish),
     ("jobs", "must have 1 to 1,000 entries; got 1,001", lambda: publish(*[{}] * 1_001)),
-    ("jobs", "split the call", lambda: publish(*[{"data": '"' + "x" * 400_000 + '"'}] * 8, limit=limits.DATA_BYTES_MAX)),
+    (
+        "jobs",
+        "split the call",
+        lambda: publish(*[{"data": '"' + "x" * 400_000 + '"'}] * 8, limit=limits.DATA_BYTES_MAX),
+    ),
     ("jobs[1].id", "must be a UUID", lambda: publish({}, {"id": "1"})),
     ("jobs[0].data", "is not JSON", lambda: publish({"data": "{nope"})),
     ("jobs[0].data", "is not JSON", lambda: publish({"data": "NaN"})),
     ("jobs[0].data", "is not JSON", lambda: publish({"data": r'"\ud800"'})),
     ("jobs[0].data", r"contains \u0000", lambda: publish({"data": r'"\u0000"'})),
     ("jobs[0].data", "nested deeper than 64", lambda: publish({"data": "[" * 65 + "]" * 65})),
-    ("jobs[0].data", "is 12 bytes, the queue allows 11; store the content", lambda: publish({"data": '"éllérér"'}, limit=11)),
+    (
+        "jobs[0].data",
+        "is 12 bytes, the queue allows 11; store the content",
+        lambda: publish({"data": '"éllérér"'}, limit=11),
+    ),
     ("jobs[0].priority", "must be -32,768 to 32,767; got 32,768", lambda: publish({"priority": 32_768})),
     ("jobs[0].priority", "got -32,769", lambda: publish({"priority": -32_769})),
     ("jobs[0].start_in", "must be 0 s to 3,650 days", lambda: publish({"start_in": "-1s"})),
@@ -244,7 +251,11 @@ BROKEN: list[tuple[str, str, Callable[[], object]]] = [
     ("items[0].release.delay", "0 s to 7 days", lambda: ack(items=[item(release={"delay": "604801s"})])),
     ("items[0].extend.expire_in", "1 s to 7 days", lambda: ack(items=[item(extend={"expire_in": "0s"})])),
     *[
-        ("items[0].extend.progress.fraction", "must be 0 to 1", lambda n=number: ack(items=[item(extend={"progress": {"fraction": n}})]))
+        (
+            "items[0].extend.progress.fraction",
+            "must be 0 to 1",
+            lambda n=number: ack(items=[item(extend={"progress": {"fraction": n}})]),
+        )
         for number in (-0.01, 1.01, "NaN", "Infinity")
     ],
     ("queue.name", "must be 1 to 63 letters", lambda: queue(name="")),

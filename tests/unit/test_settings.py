@@ -170,7 +170,10 @@ def test_a_parameter_that_only_an_orm_knows_is_named(monkeypatch: pytest.MonkeyP
         (URL, "postgresql://user:***@db.example:5432/app"),
         ("postgresql://user:p%40ss@h/d", "postgresql://user:***@h/d"),
         ("postgresql://user@h/d", "postgresql://user@h/d"),
-        ("postgresql://h/d?user=u&password=s3cret&sslmode=require", "postgresql://h/d?user=u&password=***&sslmode=require"),
+        (
+            "postgresql://h/d?user=u&password=s3cret&sslmode=require",
+            "postgresql://h/d?user=u&password=***&sslmode=require",
+        ),
         ("postgresql://h/d?sslpassword=s3cret", "postgresql://h/d?sslpassword=***"),
         ("host=h password=s3cret dbname=d", "host=h password=*** dbname=d"),
         (r"host=h password = 's3c\' ret' dbname=d", "host=h password = *** dbname=d"),

@@ -148,4 +148,5 @@ def _tell(job_id: str, outcome: Completed | Failed | Released) -> None:
         case Released():
             log.info("job %s: given back", job_id)
         case Failed(type_, message, trace, permanent):
-            log.warning("job %s: failed%s: %s: %s\n%s", job_id, " for good" if permanent else "", type_, message, trace)
+            how = "failed for good" if permanent else "failed"
+            log.warning("job %s: %s: %s: %s%s", job_id, how, type_, message, f"\n{trace}".rstrip())

@@ -88,7 +88,7 @@ class Job:
     def report(self, fraction: float | None, note: str = "") -> None:
         """Do the same from a blocking handler. Safe from any thread of the handler; does not wait for the network."""
         if fraction is not None:
-            fraction = None if math.isnan(fraction) else min(1.0, max(0.0, fraction))
+            fraction = None if math.isnan(fraction) else min(1.0, max(0.0, float(fraction)))
         self.link.report(Progress(fraction, clean_text(note, 1000)))
 
     def extend(self, seconds: Seconds) -> Awaitable[None]:

@@ -94,7 +94,7 @@ def raised(error: BaseException, *, told_to_stop: bool) -> Outcome:
     if isinstance(error, ReleaseJob):
         return Released(error.delay)
     return Failed(
-        type=type(error).__qualname__,
+        type=type(error).__name__,
         message=_text_of(error),
         trace=_trace_of(error),
         permanent=isinstance(error, FailForGood),
@@ -137,9 +137,9 @@ def ack_item(handle: str, outcome: Settling) -> AckItem:
 
 def _text_of(error: BaseException) -> str:
     try:
-        return str(error) or type(error).__qualname__
+        return str(error) or type(error).__name__
     except Exception:  # noqa: BLE001 - an exception's own __str__ may be broken
-        return f"{type(error).__qualname__} (its text cannot be shown)"
+        return f"{type(error).__name__} (its text cannot be shown)"
 
 
 def _trace_of(error: BaseException) -> str:

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from jobwire.wire import Seconds, in_seconds
 
+_LONGEST_PAUSE = 7 * 24 * 3600.0
+
+
+def _pause(span: Seconds) -> float:
+    seconds = in_seconds(span)
+    if not 0 <= seconds <= _LONGEST_PAUSE:
+        raise ValueError(f"a pause of {seconds:g} s: it must be 0 s to 7 days")
+    return seconds
+
 
 class FailForGood(Exception):
     """Fails the job without further retries, with a message for people.
@@ -15,8 +24,10 @@ class FailForGood(Exception):
 class RetryIn(Exception):
     """Fails this run, and asks for the next one after exactly this pause (0 s to 7 days). Uses up a retry."""
 
+    seconds: float = 0.0
+
     def __init__(self, seconds: Seconds, message: str = "") -> None:
-        self.seconds: float = in_seconds(seconds)
+        self.seconds = _pause(seconds)
         super().__init__(message or f"to be tried again in {self.seconds:g} s")
 
 
@@ -26,8 +37,10 @@ class ReleaseJob(Exception):
     `delay` (0 s to 7 days) is the pause before the next delivery. None: at once the first time, then growing to 60 s.
     """
 
+    delay: float | None = None
+
     def __init__(self, delay: Seconds | None = None) -> None:
-        self.delay: float | None = None if delay is None else in_seconds(delay)
+        self.delay = None if delay is None else _pause(delay)
         super().__init__("given back")
 
 

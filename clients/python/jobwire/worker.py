@@ -103,10 +103,11 @@ class Worker:
         Args:
             queue: the queue; one handler each.
             concurrency: how many jobs may run at once, 1 to 1000.
-            run_in: `"loop"` for an async function, which is cancelled to stop it. `"thread"` for a blocking one, which
-                looks at `job.cancelled` or calls `job.check()`. `"process"` for one that computes for long: a function
-                at the top level of a module, run in processes that are kept for further jobs, and killed if they do not
-                stop.
+            run_in: `"loop"` for an async function, which is cancelled to stop it. It must not block: while it does, no
+                heartbeat is answered, and after three of them the worker counts as lost. `"thread"` for a blocking one,
+                which looks at `job.cancelled` or calls `job.check()`. `"process"` for one that computes for long: a
+                function at the top level of a module, run in processes that are kept for further jobs, and killed if
+                they do not stop.
 
         Raises:
             ValueError, TypeError: the registration makes no sense; the message says why.

@@ -16,6 +16,9 @@ ServerOption = Annotated[
 ]
 DEFAULT_SERVER = "127.0.0.1:50051"
 
+_TIMEOUT = 5.0
+"""How long a person waits for each call, in seconds, repetitions included."""
+
 Result = TypeVar("Result")
 
 
@@ -23,7 +26,7 @@ def call(server: str, work: Callable[[Client], Awaitable[Result]]) -> Result:
     """Does `work` with a client of the server; what goes wrong ends the command."""
 
     async def run() -> Result:
-        async with Client(server) as client:
+        async with Client(server, timeout=_TIMEOUT) as client:
             return await work(client)
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,6 +10,9 @@ import typer
 from jobwire_server.cli.database import on_database
 from jobwire_server.cli.ending import Code, fail, say
 from jobwire_server.cli.output import JsonOption, print_json, print_table
+from jobwire_server.store import migrate as migrations
+from jobwire_server.store.database import Database
+from jobwire_server.store.upkeep import Recovered
 from jobwire_server.store.upkeep import recover as give_all_back
 
 app = typer.Typer()
@@ -26,13 +30,20 @@ def recover(
 ) -> None:
     """After a restore from a backup: end all sessions, give every running job back, and say how many."""
     if not yes:
-        say(_WARNING)
-        if not typer.confirm("Go on?", err=True):
+        say(f"{_WARNING}\nGo on? [y/N]")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             fail("nothing was changed", Code.NEGATIVE)
-    done = on_database(give_all_back)
+    done = on_database(_recover)
+    if done is None:
+        fail("there is no Jobwire schema in this database: check DATABASE_URL and JOBWIRE_SCHEMA")
     if as_json:
         print_json(done)
         return
     say(f"{done.sessions:,} sessions ended, {sum(done.jobs.values()):,} jobs given back")
     if done.jobs:
         print_table(("queue", "jobs given back"), sorted(done.jobs.items()))
+
+
+async def _recover(database: Database) -> Recovered | None:
+    state = await migrations.check(database)
+    return await give_all_back(database) if state.applied else None

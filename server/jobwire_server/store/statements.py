@@ -12,13 +12,13 @@ from typing import Final
 
 _SCHEMA = re.compile(r"\bjobwire\.")
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
-SCHEMA_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+SCHEMA_NAME: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
 def quoted(schema: str) -> str:
     """The schema's name as an SQL identifier."""
     if not SCHEMA_NAME.fullmatch(schema):
-        raise ValueError(f"schema {schema!r} must be 1 to 48 letters, digits or `_`, and begin with no digit")
+        raise ValueError(f"schema {schema!r} must be up to 63 of a-z, 0-9 and _, with no digit and no pg_ first")
     return f'"{schema}"'
 
 

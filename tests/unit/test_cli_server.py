@@ -1,0 +1,256 @@
+"""The command line against a real server and a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.conftest import Postgres
+
+from jobwire import Client, FailForGood, Job, JobState, Worker
+from jobwire_server.app import Server, running
+from jobwire_server.settings import Settings
+
+ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+class Shell:
+    """Runs `jobwire` with a server and a schema of its own."""
+
+    def __init__(self, postgres: Postgres, schema: str, server: Server | None = None) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBWIRE_")}
+        address = {"JOBWIRE_SERVER": server.address} if server else {}
+        self._environment = clean | {"DATABASE_URL": postgres.dsn, "JOBWIRE_SCHEMA": schema} | address
+
+    async def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "jobwire_server", *arguments],
+            input=stdin,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    async def json(self, *arguments: str, stdin: str = "") -> list[dict[str, Any]]:
+        done = await self(*arguments, "--json", stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+async def server(postgres: Postgres, schema: str) -> AsyncIterator[Server]:
+    settings = Settings(
+        database_url=postgres.dsn,
+        schema_name=schema,
+        listen="127.0.0.1:0",
+        http_listen="127.0.0.1:0",
+        drain_linger=0,
+        poll_interval=0.1,
+    )
+    async with running(settings) as server:
+        yield server
+
+
+@pytest.fixture
+def jobwire(postgres: Postgres, schema: str, server: Server) -> Shell:
+    return Shell(postgres, schema, server)
+
+
+@pytest.fixture
+def bare(postgres: Postgres, schema: str) -> Shell:
+    """Without a server, and on a schema that does not exist yet."""
+    return Shell(postgres, schema)
+
+
+def lines(*payloads: object) -> str:
+    return "".join(json.dumps(payload) + "\n" for payload in payloads)
+
+
+async def published(server: Server, queue: str) -> list[Any]:
+    """The payloads in a queue, in the order in which they were published."""
+    async with Client(server.address) as client:
+        jobs = [job async for job in client.admin.list_jobs(queue, page_size=500)]
+    return [job.data for job in reversed(jobs)]
+
+
+async def test_one_job_prints_its_id(jobwire: Shell, server: Server) -> None:
+    done = await jobwire("publish", "mail", '{"n": 12345678901234567890}', "--priority", "3")
+    assert done.returncode == 0
+    async with Client(server.address) as client:
+        job = await client.get_job(done.stdout.strip(), "mail")
+    assert (job.data, job.priority) == ({"n": 12345678901234567890}, 3)
+
+
+async def test_a_job_may_wait(jobwire: Shell) -> None:
+    (result,) = await jobwire.json("publish", "mail", "1", "--start-in", "3600")
+    (queue,) = await jobwire.json("queues")
+    assert result["created"] is True
+    assert queue["counts"] == {"ready": 0, "scheduled": 1, "active": 0}
+
+
+async def test_lines_go_out_in_order_and_over_several_calls(jobwire: Shell, server: Server) -> None:
+    results = await jobwire.json("publish", "mail", "-", stdin=lines(*range(1_203)))
+    assert len({result["job_id"] for result in results if result["created"]}) == 1_203
+    assert await published(server, "mail") == list(range(1_203))
+
+
+async def test_lines_that_are_large_share_fewer_calls(jobwire: Shell, server: Server) -> None:
+    payloads = [f"{n:03}" + "x" * 60_000 for n in range(120)]
+    done = await jobwire("publish", "mail", stdin=lines(*payloads))
+    assert done.returncode == 0
+    assert "published 120 jobs to mail" in done.stderr
+    assert await published(server, "mail") == payloads
+
+
+async def test_all_lines_before_a_bad_one_are_published(jobwire: Shell, server: Server) -> None:
+    done = await jobwire("publish", "mail", stdin=lines(*range(620)) + "{nope\n" + lines(*range(9)))
+    assert done.returncode == 2
+    assert "line 621 is not JSON that can be published" in done.stderr
+    assert "620 jobs were published, all lines before that one" in done.stderr
+    assert await published(server, "mail") == list(range(620))
+
+
+async def test_all_lines_before_a_refused_one_are_published(jobwire: Shell, server: Server) -> None:
+    done = await jobwire("publish", "mail", stdin=lines(*range(620), "x" * 70_000, *range(9)))
+    assert done.returncode == 2
+    assert "line 621 is refused: data: is 70,002 bytes, the queue allows 65,536" in done.stderr
+    assert "620 jobs were published, all lines before that one" in done.stderr
+    assert await published(server, "mail") == list(range(620))
+
+
+async def test_a_refused_queue_is_named(jobwire: Shell) -> None:
+    done = await jobwire("publish", "ma.il", stdin=lines(1))
+    assert done.returncode == 2
+    assert "queue: must be 1 to 63 letters" in done.stderr
+
+
+async def test_queues_are_created_shown_changed_and_listed(jobwire: Shell) -> None:
+    created = ("queues", "create", "mail", "--retry-limit", "5", "--expire-in", "60", "--no-retry-backoff")
+    (first,) = await jobwire.json(*created)
+    assert (first["created"], first["options"]["retry_limit"], first["options"]["retry_backoff"]) == (True, 5, False)
+    (again,) = await jobwire.json("queues", "create", "mail", "--retry-limit", "1")
+    assert (again["created"], again["options"]["retry_limit"]) == (False, 5)
+    (changed,) = await jobwire.json("queues", "update", "mail", "--max-data-bytes", "1000")
+    assert (changed["max_data_bytes"], changed["options"]["expire_in"]) == (1_000, 60)
+    (shown,) = await jobwire.json("queues", "show", "mail")
+    assert shown["counts"] == {"ready": 0, "scheduled": 0, "active": 0}
+    assert [queue["name"] for queue in await jobwire.json("queues", "list")] == ["mail"]
+    told = await jobwire("queues", "show", "mail")
+    assert "a run may take" in told.stdout
+    assert "1 minute" in told.stdout
+
+
+async def test_what_does_not_exist_ends_with_3(jobwire: Shell) -> None:
+    assert (await jobwire("queues", "show", "nope")).returncode == 3
+    assert (await jobwire("queues", "update", "nope", "--retry-limit", "1")).returncode == 3
+    assert (await jobwire("job", ID)).returncode == 3
+    await jobwire("queues", "create", "mail")
+    assert (await jobwire("job", ID, "--cancel", "--queue", "mail")).returncode == 3
+
+
+async def test_a_waiting_job_is_shown_and_cancelled_once(jobwire: Shell) -> None:
+    (result,) = await jobwire.json("publish", "mail", '{"to": "a"}')
+    shown = await jobwire("job", result["job_id"])
+    assert shown.returncode == 0
+    assert "created" in shown.stdout
+    cancelled = await jobwire("job", result["job_id"], "--cancel")
+    assert (cancelled.returncode, cancelled.stderr) == (0, "the job is cancelled\n")
+    assert (await jobwire("job", result["job_id"], "--cancel")).returncode == 1
+    assert (await jobwire("job", result["job_id"])).returncode == 1
+
+
+async def test_watch_follows_a_job_to_its_end(jobwire: Shell, server: Server) -> None:
+    worker = Worker(server.address)
+    watched = asyncio.Event()
+
+    @worker.handler("mail")
+    async def handle(job: Job) -> dict[str, int]:
+        await job.progress(0.5, "half of it")
+        await watched.wait()
+        if job.data == "bad":
+            raise FailForGood("as asked")
+        return {"done": 1}
+
+    async with worker, Client(server.address) as client:
+        for payload, state, code in (("good", JobState.COMPLETED, 0), ("bad", JobState.FAILED, 1)):
+            watched.clear()
+            job_id = (await client.publish("mail", payload)).job_id
+            watching = asyncio.create_task(jobwire("job", job_id, "--watch", "--json"))
+            for_progress = await client.get_job(job_id, "mail")
+            while not for_progress.progress:
+                for_progress = await client.get_job(job_id, "mail")
+            watched.set()
+            done = await watching
+            assert done.returncode == code
+            last = json.loads(done.stdout.splitlines()[-1])
+            assert last["state"] == state
+
+
+async def test_migrate_checks_does_and_reports(bare: Shell) -> None:
+    pending = await bare("migrate", "--check", "--json")
+    assert pending.returncode == 1
+    assert json.loads(pending.stdout)["pending"]
+    (done,) = await bare.json("migrate")
+    assert done["applied"]
+    assert done["pending"] == []
+    assert (await bare("migrate", "--check")).returncode == 0
+    (again,) = await bare.json("migrate")
+    assert again["applied"] == []
+
+
+async def test_a_server_that_may_not_migrate_refuses_to_start(bare: Shell) -> None:
+    bare._environment |= {
+        "JOBWIRE_MIGRATE": "false",
+        "JOBWIRE_LISTEN": "127.0.0.1:0",
+        "JOBWIRE_HTTP_LISTEN": "127.0.0.1:0",
+    }
+    done = await bare("serve")
+    assert done.returncode == 1
+    assert "run `jobwire migrate`" in done.stderr
+
+
+async def test_a_port_that_is_taken_ends_the_start(bare: Shell, server: Server) -> None:
+    bare._environment |= {"JOBWIRE_LISTEN": server.address, "JOBWIRE_HTTP_LISTEN": "127.0.0.1:0"}
+    done = await bare("serve")
+    assert done.returncode == 1
+    assert f"cannot listen on {server.address}" in done.stderr
+    bare._environment |= {"JOBWIRE_LISTEN": "127.0.0.1:0", "JOBWIRE_HTTP_LISTEN": server.http_address}
+    done = await bare("serve")
+    assert done.returncode == 1
+    assert f"cannot listen on {server.http_address}" in done.stderr
+
+
+async def test_recover_says_what_it_did(bare: Shell) -> None:
+    missing = await bare("recover", "--yes")
+    assert missing.returncode == 1
+    assert "there is no Jobwire schema" in missing.stderr
+    await bare("migrate")
+    (done,) = await bare.json("recover", "--yes")
+    assert done == {"sessions": 0, "claims": 0, "jobs": {}}
+
+
+async def test_recover_gives_running_jobs_back(bare: Shell, server: Server) -> None:
+    worker = Worker(server.address, stop_grace=0)
+    begun = asyncio.Event()
+
+    @worker.handler("mail")
+    async def handle(job: Job) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with Client(server.address) as client, worker:
+        await client.publish("mail", 1)
+        await begun.wait()
+        (done,) = await bare.json("recover", "--yes")
+    assert done == {"sessions": 1, "claims": 1, "jobs": {"mail": 1}}
