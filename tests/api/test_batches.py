@@ -42,7 +42,10 @@ async def stored(api: Api) -> set[str]:
 
 
 async def publish_all(api: Api, spoilt: str) -> list[Refusal]:
-    """Publishes all batches at once, each fourth with a spoilt job. Checks what is stored; returns how those were refused."""
+    """Publishes all batches at once, each fourth with a spoilt job; returns how those were refused.
+
+    Fails unless the others are stored, and nothing else.
+    """
 
     async def one(number: int) -> PublishResponse | Refusal:
         if number % 4:

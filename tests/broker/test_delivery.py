@@ -333,6 +333,20 @@ async def test_acks_at_another_replica_return_credits_here(replica: Callable[...
             assert (await worker.ack(delivery.handle, at=there))[0].status is AckStatus.APPLIED
 
 
+@pytest.mark.parametrize("two_replicas", [False, True])
+async def test_an_ack_by_hand_without_the_session_returns_its_credit(
+    replica: Callable[..., Awaitable[Broker]], two_replicas: bool
+) -> None:
+    here = await replica()
+    there = await replica() if two_replicas else here
+    await publish(here, 3)
+    async with Worker(here, subscription(credits=1)) as worker:
+        for n in range(3):
+            delivery = (await worker.receive(n + 1))[n]
+            answer = await there.ack(Ack(None, (AckItem(delivery.handle, Complete(None)),)))
+            assert answer.results[0].status is AckStatus.APPLIED
+
+
 async def test_two_replicas_share_a_queue_and_no_job_goes_to_both(replica: Callable[..., Awaitable[Broker]]) -> None:
     here, there = await replica(), await replica()
     ids = await publish(here, 300)

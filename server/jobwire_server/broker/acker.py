@@ -15,6 +15,7 @@ from jobwire_server.store.database import Database
 
 from .group_commit import GroupCommit
 from .messages import Ack, AckAnswer
+from .session import Session
 from .session_book import SessionBook
 from .terms import Stats
 
@@ -58,45 +59,49 @@ class Acker:
             first.setdefault(item.handle, item)
         items = list(first.values())
         results = dict(zip(first, await self._line.submit(items), strict=True)) if items else {}
-        alive = True
+        settled = [item.handle for item in items if not isinstance(item.outcome, Extend)]
         if ack.session_id is not None:
-            settled = [item.handle for item in items if not isinstance(item.outcome, Extend)]
-            alive = await self._report(ack, settled)
-        return AckAnswer([results[item.handle] for item in ack.items], alive)
+            return AckAnswer([results[item.handle] for item in ack.items], await self._report(ack, ack.session_id, settled))
+        # Acknowledged by hand, without naming the session: it gets its credits back all the same.
+        for session_id, mine in (await store.sessions_of(self._database, settled)).items():
+            await self._report(ack, session_id, mine)
+        return AckAnswer([results[item.handle] for item in ack.items], session_alive=True)
 
-    async def _report(self, ack: Ack, settled: Sequence[Handle]) -> bool:
+    async def _report(self, ack: Ack, session_id: UUID, settled: Sequence[Handle]) -> bool:
         """Tells the session's owner of the sign of life, the credits that return and those asked for.
 
         Returns whether the session lives.
         """
-        assert ack.session_id is not None
         if ack.close_session:
-            return await self._book.close(ack.session_id)
-        session = self._book.get(ack.session_id)
+            return await self._book.close(session_id)
+        session = self._book.get(session_id)
         # Without a stream here the session may go on elsewhere already; who owns it after this Ack's commit is who
         # needs to know.
-        if session is not None and (session.stream is not None or await self._owner(session.id) == self._replica):
-            session.alive(ack.last_sequence)
-            if ack.max_in_flight is not None:
-                self._book.set_credits(session, ack.max_in_flight)
-            self._book.settled(session, settled)
+        if session is not None and (session.stream is not None or await self._owner(session_id) == self._replica):
+            self._apply(session, ack.last_sequence, ack.max_in_flight, settled)
             return True
-        owner = await self._owner(ack.session_id)
+        owner = await self._owner(session_id)
         if owner is None:
             return False
-        parts = [
-            settled[start : start + _HANDLES_PER_SIGNAL] for start in range(0, len(settled), _HANDLES_PER_SIGNAL)
-        ] or [()]
-        for part in parts:
+        parts = [settled[start : start + _HANDLES_PER_SIGNAL] for start in range(0, len(settled), _HANDLES_PER_SIGNAL)]
+        for part in parts or [()]:
             self._tell_replica(
                 owner,
                 kind="acked",
-                session=ack.session_id,
+                session=session_id,
                 last_sequence=ack.last_sequence,
                 max_in_flight=ack.max_in_flight,
                 settled=[str(handle) for handle in part],
             )
         return True
+
+    def _apply(
+        self, session: Session, last_sequence: int, max_in_flight: int | None, settled: Iterable[Handle]
+    ) -> None:
+        session.alive(last_sequence)
+        if max_in_flight is not None:
+            self._book.set_credits(session, max_in_flight)
+        self._book.settled(session, settled)
 
     async def _owner(self, session_id: UUID) -> UUID | None:
         return await session_store.find_owner(self._database, session_id)
@@ -106,12 +111,8 @@ class Acker:
     ) -> None:
         """Another replica served an Ack for a session of ours."""
         session = self._book.get(session_id)
-        if session is None:
-            return
-        session.alive(last_sequence)
-        if max_in_flight is not None:
-            self._book.set_credits(session, max_in_flight)
-        self._book.settled(session, settled)
+        if session is not None:
+            self._apply(session, last_sequence, max_in_flight, settled)
 
     async def _settle(self, calls: Sequence[Items]) -> list[list[AckResult]]:
         items = [item for call in calls for item in call]

@@ -262,6 +262,21 @@ async def give_back(database: Database, endings: Sequence[Ending]) -> dict[str, 
     return await with_partitions(database, lambda connection: end_leases(database, connection, endings))
 
 
+async def sessions_of(database: Database, handles: Iterable[Handle]) -> dict[UUID, list[Handle]]:
+    """The deliveries by the session they were made to; those whose claim is gone are left out."""
+    by_queue: dict[str, list[Handle]] = defaultdict(list)
+    for handle in handles:
+        by_queue[handle.queue].append(handle)
+    found: dict[UUID, list[Handle]] = defaultdict(list)
+    for queue, mine in by_queue.items():
+        params = {"queue": queue, "tokens": arrays.uuids(handle.token for handle in mine)}
+        session_of = {row.token: row.session_id for row in await database.once("sessions_of", params)}
+        for handle in mine:
+            if handle.token in session_of:
+                found[session_of[handle.token]].append(handle)
+    return found
+
+
 async def forget_claims(database: Database, tokens: Mapping[str, Sequence[UUID]]) -> None:
     """Removes claims, by queue, whose deliveries are all settled."""
     for queue, mine in tokens.items():
