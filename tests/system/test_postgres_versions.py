@@ -1,0 +1,28 @@
+"""The store and the broker on every PostgreSQL that this machine has installed beside the embedded one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from jobwire_server.embedded import EmbeddedPostgres
+
+ROOT = Path(__file__).parents[2]
+INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("binary", INSTALLED or [pytest.param(None, marks=pytest.mark.skip(reason="none is installed"))])
+def test_store_and_broker_hold_on_the_systems_postgresql(binary: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="jobwire-version-") as folder:
+        Path(folder).chmod(0o711)
+        settings = {"max_connections": "200", "fsync": "off"}
+        with EmbeddedPostgres(Path(folder) / "pg", settings=settings, binaries=binary.parent) as postgres:
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/store", "tests/broker"]
+            env = os.environ | {"JOBWIRE_DATABASE_URL": postgres.dsn}
+            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-2_000:]
