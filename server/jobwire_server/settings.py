@@ -81,9 +81,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices(*_DATABASE_VARIABLES)
     )
     """Where the jobs are: a PostgreSQL of version 14 or newer, as URL or connection string."""
-    schema_name: Annotated[str, AfterValidator(_schema)] = Field("jobwire", validation_alias="JOBWIRE_SCHEMA")
+    schema_name: Annotated[str, AfterValidator(_schema)] = Field(default="jobwire", validation_alias="JOBWIRE_SCHEMA")
     """The database schema that holds the queue; made and migrated by the server."""
-    pool_size: int = Field(4, ge=1, le=100)
+    pool_size: int = Field(default=4, ge=1, le=100)
     """The most connections in the pool; one more listens for signals."""
     migrate: bool = True
     """Whether a starting server migrates the schema. If not, it refuses to start until `jobwire migrate` has."""
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
 
     create_queues: bool = True
     """Whether Publish and Subscribe create queues that do not exist."""
-    max_sessions: int = Field(2_000, ge=1, le=100_000)
+    max_sessions: int = Field(default=2_000, ge=1, le=100_000)
     """The most sessions that this replica serves at once."""
 
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -103,19 +103,19 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level that is logged."""
 
-    owner_grace: Seconds = Field(60.0, ge=1, le=3_600)
+    owner_grace: Seconds = Field(default=60.0, ge=1, le=3_600)
     """After how long without a sign of its replica a session is given up by the others."""
-    drain_grace: Seconds = Field(300.0, ge=0, le=3_600)
+    drain_grace: Seconds = Field(default=300.0, ge=0, le=3_600)
     """How long sessions wait for a resume when their replica has drained."""
-    cancel_grace: Seconds = Field(30.0, ge=0, le=3_600)
+    cancel_grace: Seconds = Field(default=30.0, ge=0, le=3_600)
     """How long a delivery that was told to stop keeps its lease."""
-    renew_interval: Seconds = Field(5.0, ge=0.05, le=60)
+    renew_interval: Seconds = Field(default=5.0, ge=0.05, le=60)
     """How often a replica renews its sessions."""
-    poll_interval: Seconds = Field(1.0, ge=0.05, le=60)
+    poll_interval: Seconds = Field(default=1.0, ge=0.05, le=60)
     """How often a replica looks for jobs that no signal told it of."""
-    drain_timeout: Seconds = Field(20.0, ge=0, le=3_600)
+    drain_timeout: Seconds = Field(default=20.0, ge=0, le=3_600)
     """How long a stop may take in all."""
-    drain_linger: Seconds = Field(2.0, ge=0, le=60)
+    drain_linger: Seconds = Field(default=2.0, ge=0, le=60)
     """For how long calls are still served once the streams have been sent away, so that last Acks arrive."""
 
     @property

@@ -324,6 +324,18 @@ async def test_cancel_reaches_the_running_worker(replica: Callable[..., Awaitabl
     assert [await state(broker, i) for i in (first, second)] == [JobState.COMPLETED, JobState.CANCELLED]
 
 
+async def test_a_cancel_reaches_the_worker_without_any_signal(replica: Callable[..., Awaitable[Broker]]) -> None:
+    """The renewal is the floor under lost signals."""
+    here, there = await replica(), await replica(cancel_grace_ms=60_000)
+    there._signals.tell_replica = lambda *_, **__: None  # type: ignore[method-assign]
+    [job_id] = await publish(here)
+    async with Worker(here, subscription()) as worker:
+        [delivery] = await worker.receive(1)
+        await there.cancel("work", [job_id])
+        await until(lambda: worker.cancellations)
+        assert worker.cancellations[0].handle == delivery.handle
+
+
 async def test_acks_at_another_replica_return_credits_here(replica: Callable[..., Awaitable[Broker]]) -> None:
     here, there = await replica(), await replica()
     await publish(here, 6)

@@ -15,7 +15,7 @@ from tests.conftest import Postgres
 
 from jobwire import Client, FailForGood, Job, JobState, Worker
 from jobwire_server.app import Server, running
-from jobwire_server.settings import Settings
+from jobwire_server.settings import load_settings
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -50,7 +50,7 @@ class Shell:
 
 @pytest.fixture
 async def server(postgres: Postgres, schema: str) -> AsyncIterator[Server]:
-    settings = Settings(
+    settings = load_settings(
         database_url=postgres.dsn,
         schema_name=schema,
         listen="127.0.0.1:0",

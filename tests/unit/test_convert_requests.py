@@ -128,7 +128,7 @@ def test_every_outcome_is_read() -> None:
         max_in_flight=0,
         close_session=True,
     )
-    assert [each.outcome for each in answer.items if each] == [
+    assert [each.outcome for each in answer.items] == [
         Complete(None),
         Complete("[1]"),
         Fail("E", "m", "t", permanent=True),
@@ -145,7 +145,7 @@ def test_every_outcome_is_read() -> None:
 def test_texts_of_errors_and_progress_are_cut_and_made_storable() -> None:
     texts = {"type": "t" * 300, "message": "m\0" * 3_000, "trace": "é" * 9_000}
     answer = ack(items=[item(fail=texts), item(extend={"progress": {"note": "n" * 2_000}})])
-    fail, extend = (each.outcome for each in answer.items if each)
+    fail, extend = (each.outcome for each in answer.items)
     assert isinstance(fail, Fail)
     assert isinstance(extend, Extend)
     assert extend.progress is not None

@@ -189,4 +189,4 @@ def test_passwords_are_masked_for_people(url: str, shown: str) -> None:
 def test_settings_are_frozen() -> None:
     settings = load_settings(database_url=URL)
     with pytest.raises(ValidationError, match="frozen"):
-        settings.pool_size = 9  # type: ignore[misc]
+        settings.pool_size = 9
