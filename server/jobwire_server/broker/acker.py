@@ -61,7 +61,9 @@ class Acker:
         results = dict(zip(first, await self._line.submit(items), strict=True)) if items else {}
         settled = [item.handle for item in items if not isinstance(item.outcome, Extend)]
         if ack.session_id is not None:
-            return AckAnswer([results[item.handle] for item in ack.items], await self._report(ack, ack.session_id, settled))
+            return AckAnswer(
+                [results[item.handle] for item in ack.items], await self._report(ack, ack.session_id, settled)
+            )
         # Acknowledged by hand, without naming the session: it gets its credits back all the same.
         for session_id, mine in (await store.sessions_of(self._database, settled)).items():
             await self._report(ack, session_id, mine)

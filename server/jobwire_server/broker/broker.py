@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -23,6 +23,7 @@ from jobwire_server.store.database import Connection, Database
 from jobwire_server.store.sessions import Ended
 from jobwire_server.store.settling import Stop
 
+from . import background
 from .acker import Acker
 from .dispatcher import Dispatcher
 from .messages import Ack, AckAnswer, Subscription
@@ -92,15 +93,16 @@ class Broker:
         )
         self.queues = QueueBook(database, create=terms.create_queues)
         self._tasks: list[asyncio.Task[None]] = []
+        self._looks: set[asyncio.Task[None]] = set()
 
     # Life.
 
     async def __aenter__(self) -> Self:
         await self._prepare()
         self._tasks = [
-            asyncio.create_task(self._signals.run(), name="signals"),
-            asyncio.create_task(self._upkeep.run(), name="upkeep"),
-            asyncio.create_task(self._poll(), name="poll"),
+            background.start(self._signals.run(), "signals"),
+            background.start(self._upkeep.run(), "upkeep"),
+            background.start(self._poll(), "poll"),
         ]
         return self
 
@@ -109,9 +111,10 @@ class Broker:
         self._set_ready(False)
         await self._dispatcher.stop()
         await self._book.aclose()
-        for task in self._tasks:
+        ending = [*self._tasks, *self._looks]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
 
     async def _prepare(self) -> None:
         """Waits for the database, with its schema and the archive's next days in place."""
@@ -134,7 +137,9 @@ class Broker:
                         log.info("migrated", schema=self._database.schema, migration=name)
                 await archive.make_days_ahead(self._database)
             except JobwireError as error:
-                log.warning("waiting for the database", error=error.message, retry_in_seconds=pause)
+                log.warning(
+                    "waiting for the database", error=error.message, cause=str(error.__cause__), retry_in_seconds=pause
+                )
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _START_PAUSE_MAX)
                 continue
@@ -188,7 +193,7 @@ class Broker:
         """Stores jobs, all or none."""
         return await self._publisher.publish(queue, jobs)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def subscribe(self, subscription: Subscription) -> AsyncIterator[Stream]:
         """Opens or resumes a session for the time of one Subscribe call.
 
@@ -293,7 +298,7 @@ class Broker:
         self._signals.tell_queue(queue, "changed")
 
     def _queue_changed(self, queue: str) -> None:
-        asyncio.ensure_future(self._waits.poll(queue)).add_done_callback(_note_failure)
+        self._look_again(self._waits.poll(queue))
         self._signals.tell_queue(queue, "changed")
 
     def _ended_for_other(self, session_id: UUID, ended: Ended) -> None:
@@ -317,7 +322,7 @@ class Broker:
         if what == "ready":
             self._dispatcher.wake(queue, from_start=True)
         elif what == "changed":
-            asyncio.ensure_future(self._waits.poll(queue)).add_done_callback(_note_failure)
+            self._look_again(self._waits.poll(queue))
 
     def _heard_of_replica(self, message: dict[str, Any]) -> None:
         kind = message.get("kind")
@@ -331,7 +336,18 @@ class Broker:
         elif kind == "closed":
             self._book.closed(UUID(message["session"]))
         elif kind == "stops":
-            asyncio.ensure_future(self._tell_stops()).add_done_callback(_note_failure)
+            self._look_again(self._tell_stops())
+
+    def _look_again(self, look: Coroutine[Any, Any, None]) -> None:
+        """Begins a look at the database that a signal asked for; should it fail, the floor under signals does it."""
+
+        async def run() -> None:
+            with contextlib.suppress(JobwireError):
+                await look
+
+        task = background.start(run())
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
 
     async def _tell_stops(self) -> None:
         async with self._database.connection() as connection:
@@ -374,10 +390,3 @@ class Broker:
     def _forget_queues(self) -> None:
         """Stops listening to queues that nobody here cares for."""
         self._signals.only(self._waits.queues.union(self._dispatcher.queues))
-
-
-def _note_failure(task: asyncio.Future[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning(
-            "a look at the database failed", error=str(error) if isinstance(error, JobwireError) else repr(error)
-        )

@@ -20,6 +20,7 @@ from jobwire_server.store import claiming, settling
 from jobwire_server.store.claiming import CLAIM_SIZE, Claimed, Span, Want
 from jobwire_server.store.database import Database
 
+from . import background
 from .session import Session
 from .terms import Stats
 
@@ -96,7 +97,7 @@ class Dispatcher:
             lane.sessions.append(session)
             lane.wake(from_start=True)
             if lane.task is None and not self._stopping:
-                lane.task = asyncio.create_task(self._run(lane), name=f"lane {queue}")
+                lane.task = background.start(self._run(lane), f"lane {queue}")
 
     def remove(self, session: Session) -> None:
         """Claims no more for a session."""

@@ -14,6 +14,8 @@ from typing import Generic, TypeVar
 
 from jobwire_server.domain.errors import DatabaseUnavailable
 
+from . import background
+
 Call = TypeVar("Call")
 Answer = TypeVar("Answer")
 
@@ -41,7 +43,7 @@ class GroupCommit(Generic[Call, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future))
         if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+            self._worker = background.start(self._work())
         return await future
 
     @property

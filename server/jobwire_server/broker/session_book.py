@@ -32,7 +32,7 @@ from jobwire_server.store import settling
 from jobwire_server.store.database import Connection, Database
 from jobwire_server.store.sessions import SessionTerms
 
-from . import messages
+from . import background, messages
 from .dispatcher import Dispatcher
 from .messages import Opened, Subscription
 from .session import Session
@@ -371,7 +371,7 @@ class SessionBook:
             session.stream.push(messages.Draining(self._terms.drain_grace_ms, _RECONNECT_DELAY_MS))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+        task = background.start(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .database import Connection, Database
+from .database import Connection, Database, translated
 from .statements import in_schema, load_migrations, quoted
 
 _TABLE = """
@@ -47,32 +47,35 @@ class SchemaState:
 async def check(database: Database) -> SchemaState:
     """Looks, and changes nothing."""
     connection = await database.connect_alone()
-    async with connection:
-        return await _state(connection, database.schema)
+    with translated():
+        async with connection:
+            return await _state(connection, database.schema)
 
 
 async def migrate(database: Database) -> tuple[str, ...]:
     """Applies what is missing; returns the names of the migrations applied."""
     connection = await database.connect_alone()
-    async with connection:
-        state = await _state(connection, database.schema)
-        if not state.pending:
-            return ()
-        async with connection.transaction():
-            await connection.execute("SET LOCAL client_min_messages = warning")
-            await connection.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended('jobwire migration ' || %s, 0))", [database.schema]
-            )
-            state = await _state(connection, database.schema)
-            if state.applied == 0 and state.pending:
-                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(database.schema)}".encode())
-                await connection.execute(in_schema(_TABLE, database.schema).encode())
-            for number, name, text in load_migrations(database.schema):
-                if name in state.pending:
-                    await connection.execute(text)
-                    # Every migration so far leaves older servers at work.
-                    await connection.execute(in_schema(_NOTE, database.schema).encode(), [number, name, 1])
-        return state.pending
+    with translated():
+        async with connection:
+            if not (await _state(connection, database.schema)).pending:
+                return ()
+            async with connection.transaction():
+                return await _migrate(connection, database.schema)
+
+
+async def _migrate(connection: Connection, schema: str) -> tuple[str, ...]:
+    await connection.execute("SET LOCAL client_min_messages = warning")
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('jobwire migration ' || %s, 0))", [schema])
+    state = await _state(connection, schema)
+    if state.applied == 0 and state.pending:
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}".encode())
+        await connection.execute(in_schema(_TABLE, schema).encode())
+    for number, name, text in load_migrations(schema):
+        if name in state.pending:
+            await connection.execute(text)
+            # Every migration so far leaves older servers at work.
+            await connection.execute(in_schema(_NOTE, schema).encode(), [number, name, 1])
+    return state.pending
 
 
 async def _state(connection: Connection, schema: str) -> SchemaState:
