@@ -10,7 +10,6 @@ from typing import Self
 from uuid import UUID
 
 import pytest
-from tests.conftest import Postgres
 from uuid_utils.compat import uuid7
 
 from jobwire_server.broker.broker import Broker
@@ -31,6 +30,7 @@ from jobwire_server.broker.terms import BrokerTerms
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import AckItem, AckResult, Complete, Delivery, NewJob, Outcome
 from jobwire_server.store.database import Database
+from tests.conftest import Postgres
 
 QUICK = BrokerTerms(
     owner_grace_ms=1_500, drain_grace_ms=4_000, cancel_grace_ms=400, renew_interval_ms=150, poll_interval_ms=200

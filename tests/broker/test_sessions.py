@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
 import pytest
-from tests.conftest import Postgres
 
 from jobwire_server.broker.broker import Broker
 from jobwire_server.broker.messages import Ack, Resume
@@ -22,6 +21,7 @@ from jobwire_server.domain.queues import JobOptionsPatch
 from jobwire_server.store import sessions as store
 from jobwire_server.store import settling, upkeep
 from jobwire_server.store.database import Database
+from tests.conftest import Postgres
 
 from .conftest import Worker, publish, subscription, until
 

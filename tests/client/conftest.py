@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
-from tests.client.scripted_server import ScriptedServer
 
 from jobwire import Client, Worker
 from jobwire.job import Job
+from tests.client.scripted_server import ScriptedServer
 
 
 @pytest.fixture

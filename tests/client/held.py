@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.client.scripted_server import PATIENCE
-
 from jobwire import Job
+from tests.client.scripted_server import PATIENCE
 
 
 class Held:

@@ -6,11 +6,11 @@ import asyncio
 
 import grpc
 import pytest
-from tests.client.conftest import Working
-from tests.client.scripted_server import CUT, PATIENCE, RefusalError, ScriptedServer, all_applied, delivery
 
 from jobwire import Job
 from jobwire.v1 import queue_service_pb2 as pb
+from tests.client.conftest import Working
+from tests.client.scripted_server import CUT, PATIENCE, RefusalError, ScriptedServer, all_applied, delivery
 
 
 class Gate:

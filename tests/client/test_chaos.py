@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 import pytest
-from tests.client.scripted_server import CUT, RefusalError, ScriptedServer, Stream, delivery
 
 from jobwire import Job, ReleaseJob, Worker
 from jobwire.v1 import queue_service_pb2 as pb
+from tests.client.scripted_server import CUT, RefusalError, ScriptedServer, Stream, delivery
 
 CONCURRENCY = 8
 JOBS = 150

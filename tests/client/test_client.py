@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import grpc
 import pytest
-from tests.client.scripted_server import RefusalError, ScriptedServer
 
 import jobwire
 from jobwire import (
@@ -23,6 +22,7 @@ from jobwire import (
 from jobwire.errors import JobwireError, ResourceExhausted
 from jobwire.v1 import job_pb2
 from jobwire.v1 import queue_service_pb2 as pb
+from tests.client.scripted_server import RefusalError, ScriptedServer
 
 
 def job(state: job_pb2.JobState.ValueType, revision: str, **fields: object) -> pb.GetJobResponse:

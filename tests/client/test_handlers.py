@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from tests.client.conftest import Working
-from tests.client.scripted_server import PATIENCE, ScriptedServer, delivery, seconds
 
 from jobwire import FailForGood, Job, JobCancelled, ReleaseJob, RetryIn, Worker
 from jobwire.v1 import queue_service_pb2 as pb
+from tests.client.conftest import Working
+from tests.client.scripted_server import PATIENCE, ScriptedServer, delivery, seconds
 
 
 class BadTextError(Exception):

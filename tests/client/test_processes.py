@@ -11,13 +11,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.client.conftest import Working
-from tests.client.process_handlers import handle
-from tests.client.scripted_server import PATIENCE, ScriptedServer, Stream, delivery
 
 from jobwire import Job, Worker
 from jobwire.processes import PROCESS_NAME
 from jobwire.v1 import queue_service_pb2 as pb
+from tests.client.conftest import Working
+from tests.client.process_handlers import handle
+from tests.client.scripted_server import PATIENCE, ScriptedServer, Stream, delivery
 
 
 async def run(server: ScriptedServer, stream: Stream, handle: str, do: str) -> pb.AckItem:

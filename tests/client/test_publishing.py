@@ -11,12 +11,12 @@ import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.client.scripted_server import CUT, RefusalError, ScriptedServer, all_stored
 
 from jobwire import Client, DeadlineExceeded, InvalidArgument, JobOptions, NewJob, NotFound, Unavailable
 from jobwire.publishing import _parts
 from jobwire.v1 import queue_service_pb2 as pb
 from jobwire.wire import MAX_CALL_BYTES
+from tests.client.scripted_server import CUT, RefusalError, ScriptedServer, all_stored
 
 BAD = RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "jobs[0].priority: too high", field="jobs[0]")
 

@@ -7,12 +7,12 @@ import threading
 
 import grpc
 import pytest
-from tests.client.conftest import Working
-from tests.client.held import Held
-from tests.client.scripted_server import CUT, PATIENCE, RefusalError, ScriptedServer, delivery
 
 from jobwire import InvalidArgument, Job, Worker
 from jobwire.v1 import queue_service_pb2 as pb
+from tests.client.conftest import Working
+from tests.client.held import Held
+from tests.client.scripted_server import CUT, PATIENCE, RefusalError, ScriptedServer, delivery
 
 LOST = RefusalError(grpc.StatusCode.NOT_FOUND, "SESSION_LOST")
 TAKEN_OVER = RefusalError(grpc.StatusCode.ABORTED, "SESSION_TAKEN_OVER")

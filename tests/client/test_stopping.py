@@ -11,10 +11,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.client.scripted_server import CUT, PATIENCE, RefusalError, ScriptedServer, all_applied, delivery
 
 from jobwire import Job, Worker
 from jobwire.v1 import queue_service_pb2 as pb
+from tests.client.scripted_server import CUT, PATIENCE, RefusalError, ScriptedServer, all_applied, delivery
 
 
 def is_quiet(ack: pb.AckRequest) -> bool:

@@ -13,11 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tests.client.scripted_server import ScriptedServer, delivery
 
 import jobwire
 from jobwire import Client, Job, Unavailable, Worker
 from jobwire.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
+from tests.client.scripted_server import ScriptedServer, delivery
 
 
 def _certificate() -> tuple[bytes, bytes]:

@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
+
 from jobwire_server.domain.jobs import AckItem, Complete, JobState, NewJob
 from jobwire_server.domain.queues import JobOptions, JobOptionsPatch, Queue
 from jobwire_server.store import archive, claiming, migrate, publishing, queues, reading, sessions, settling
 from jobwire_server.store.database import Database
-from psycopg.rows import dict_row
-
 from tests.conftest import Postgres, opened
 
 QUEUE = Queue("work")

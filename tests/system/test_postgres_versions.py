@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from jobwire_server.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +17,9 @@ INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("binary", INSTALLED or [pytest.param(None, marks=pytest.mark.skip(reason="none is installed"))])
+@pytest.mark.parametrize(
+    "binary", INSTALLED or [pytest.param(None, marks=pytest.mark.skip(reason="none is installed"))]
+)
 def test_store_and_broker_hold_on_the_systems_postgresql(binary: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="jobwire-version-") as folder:
         Path(folder).chmod(0o711)

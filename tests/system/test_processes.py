@@ -16,11 +16,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from jobwire import Client, JobState, NewJob
 from jobwire.v1 import queue_service_pb2 as pb
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire_server.embedded import EmbeddedPostgres
-
 from tests.conftest import Postgres
 
 from .conftest import ServerProcess, WorkerProcess, until

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.conftest import Postgres
 
 from jobwire import Client, FailForGood, Job, JobState, Worker
 from jobwire_server.app import Server, running
 from jobwire_server.settings import load_settings
+from tests.conftest import Postgres
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 

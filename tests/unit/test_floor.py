@@ -6,6 +6,7 @@ from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from jobwire_server.broker.dispatcher import _Floor
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import Delivery

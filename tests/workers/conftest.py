@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.workers.buckets import Buckets
-from tests.workers.desk import Desk
 
 from jobwire_workers.excel_parse import open_store
+from tests.workers.buckets import Buckets
+from tests.workers.desk import Desk
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.workers.desk import Desk
-from tests.workers.workbooks import Rows, encrypted, with_part, xls, xlsx, zipped
 
 from jobwire_workers.excel_parse import InputError
+from tests.workers.desk import Desk
+from tests.workers.workbooks import Rows, encrypted, with_part, xls, xlsx, zipped
 
 ROWS: Rows = [["Name", "Age"], *([f"person {number}", number] for number in range(50))]
 BOOK = xlsx(ROWS)

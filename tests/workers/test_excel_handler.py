@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workers.desk import Desk
-from tests.workers.workbooks import encrypted, xlsx
 
 from jobwire import FailForGood, Job, JobCancelled
 from jobwire_workers.excel_parse import StorageError
 from jobwire_workers.excel_parse.handler import ExcelParse
+from tests.workers.desk import Desk
+from tests.workers.workbooks import encrypted, xlsx
 
 BOOK = xlsx([["a"], [1]])
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from tests.workers.desk import Desk
-from tests.workers.workbooks import Rows, ods, xls, xlsx
 
 from jobwire_workers.excel_parse import InputError, parse_workbook, read_clean
+from tests.workers.desk import Desk
+from tests.workers.workbooks import Rows, ods, xls, xlsx
 
 SEEN = datetime(2024, 1, 31, 8, 30)  # noqa: DTZ001  (sheets know no time zones)
 DIRTY: Rows = [

@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import airportsdata
-from tests.workers.desk import Desk
 
 from jobwire_workers.excel_parse.reading import read_sheet
 from jobwire_workers.excel_parse.sample import COLUMNS, ROWS, write_sample
+from tests.workers.desk import Desk
 
 
 def test_the_sample_is_real_and_dirty_and_comes_out_clean(desk: Desk) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.workers.buckets import Buckets
-from tests.workers.workbooks import xlsx
 
 from jobwire_workers.excel_parse import InputError, StorageError, open_store, parse_workbook, read_clean
 from jobwire_workers.excel_parse.storage import MAX_KEY, checked_key, read_object, write_object
+from tests.workers.buckets import Buckets
+from tests.workers.workbooks import xlsx
 
 BOOK = xlsx([["a"], [1]])
 UNSAFE_KEYS = ["/etc/passwd", "..", "../a", "a/../../b", "a/..", "./a", "a//b", "a/", "a\\b", "C:\\a", "a\nb", "a\0b"]
