@@ -14,6 +14,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+# Before gRPC is imported: the tests start processes beside running channels, and gRPC's handlers for fork() may then
+# hang the child before it becomes another program.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 import psycopg
 import pytest
 

@@ -244,8 +244,8 @@ async def test_a_claim_reads_as_little_with_a_long_past_as_without(database: Dat
     assert row["n"] == 10_000
     await sql("VACUUM ready")
     plan = await sql(
-        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT id FROM ready WHERE queue = 'work' AND (rank, seq) > (-2147483648, -1)"
-        " ORDER BY rank, seq LIMIT 10"
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT id FROM ready"
+        " WHERE queue = 'work' AND (rank, seq) > (-2147483648, -1) ORDER BY rank, seq LIMIT 10"
     )
     top = plan[0]["QUERY PLAN"][0]["Plan"]
     assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 50

@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 
 
+NONE = pytest.param(None, marks=pytest.mark.skip(reason="no PostgreSQL is installed in /usr/lib/postgresql"))
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "binary", INSTALLED or [pytest.param(None, marks=pytest.mark.skip(reason="none is installed"))]
-)
+@pytest.mark.parametrize("binary", INSTALLED or [NONE])
 def test_store_and_broker_hold_on_the_systems_postgresql(binary: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="jobwire-version-") as folder:
         Path(folder).chmod(0o711)

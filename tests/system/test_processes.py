@@ -37,9 +37,9 @@ async def completed(client: Client, ids: list[str], seconds: float = 60.0) -> No
             assert job.state is JobState.COMPLETED, job
 
 
-def readiness(server: ServerProcess) -> int:
+def probe(server: ServerProcess, path: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/{path}", timeout=5) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -143,7 +143,7 @@ async def test_a_killed_workers_job_goes_to_another_after_the_grace(server: Serv
     async with Client(replica.address) as client:
         [job_id] = [(await client.publish("work", n)).job_id for n in range(1)]
         # Two heartbeats prove the receipt.
-        await until(lambda: doomed.starts())
+        await until(doomed.starts)
         await asyncio.sleep(6.0)
         doomed.kill()
         rescuer = worker(replica.address)
@@ -198,36 +198,35 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.mark.parametrize("crash", [False, True])
 async def test_the_database_goes_away_and_comes_back(
-    server: Servers, worker: Workers, own_postgres: EmbeddedPostgres, crash: bool
+    own_postgres: EmbeddedPostgres, server: Servers, worker: Workers, crash: bool
 ) -> None:
     replica = server(dsn=own_postgres.dsn)
     working = worker(replica.address, seconds=6.0)
     async with Client(replica.address, timeout=60) as client:
         first = (await client.publish("work", 1)).job_id
-        await until(lambda: working.starts())
+        await until(working.starts)
         await asyncio.to_thread(own_postgres.kill if crash else own_postgres.stop)
-        await until(lambda: readiness(replica) == 503)
+        await until(lambda: probe(replica, "readyz") == 503)
         publishing = asyncio.create_task(client.publish("work", 2))
         await asyncio.sleep(2.0)
         assert not publishing.done()
         await asyncio.to_thread(own_postgres.start)
         second = (await publishing).job_id
         await completed(client, [first, second])
-        await until(lambda: readiness(replica) == 200)
+        await until(lambda: probe(replica, "readyz") == 200)
         job = await client.get_job(first, queue="work")
     assert (job.attempt, job.loss_count) == (1, 0)
     assert replica.running.poll() is None
 
 
-async def test_a_server_waits_for_its_database(server: Servers, own_postgres: EmbeddedPostgres) -> None:
+async def test_a_server_waits_for_its_database(own_postgres: EmbeddedPostgres, server: Servers) -> None:
     own_postgres.stop()
     replica = server(wait=False, dsn=own_postgres.dsn)
-    await until(lambda: readiness(replica) == 503)
-    with urllib.request.urlopen(f"http://127.0.0.1:{replica.http_port}/livez", timeout=5) as answer:
-        assert answer.status == 200
+    await until(lambda: probe(replica, "readyz") == 503)
+    assert probe(replica, "livez") == 200
     await asyncio.to_thread(own_postgres.start)
     await asyncio.to_thread(replica.wait_for, "serving")
-    assert readiness(replica) == 200
+    assert probe(replica, "readyz") == 200
 
 
 def test_a_settings_typo_stops_the_start_and_is_named(server: Servers) -> None:

@@ -114,7 +114,9 @@ class Database:
             min_size=1,
             max_size=pool_size,
             timeout=5.0,
-            reconnect_timeout=30.0,
+            # Short, so that it gives up soon and the next call tries again: its own pauses would double up to half a
+            # minute while the database is back already.
+            reconnect_timeout=1.0,
             max_lifetime=3600.0,
             open=False,
             configure=self._configure,
