@@ -104,6 +104,13 @@ class Broker:
             background.start(self._upkeep.run(), "upkeep"),
             background.start(self._poll(), "poll"),
         ]
+        try:
+            # The first renewal proves that the control connection works as well.
+            while not self._ready:
+                await self._ready_changed.wait()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
