@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc.aio
@@ -13,12 +15,12 @@ import psycopg
 import pytest
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.conftest import Postgres
 
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire_server.app import Server, running
 from jobwire_server.settings import Settings
+from tests.conftest import Postgres
 
 
 class Api:
@@ -30,6 +32,14 @@ class Api:
         self.queue: Any = QueueServiceStub(channel)
         self.admin: Any = AdminServiceStub(channel)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
+
+    async def until_health(self, status: str, service: str = "") -> None:
+        """Returns when a health watch says SERVING, or NOT_SERVING."""
+        async with asyncio.timeout(60):
+            watch = self.health.Watch(health_pb2.HealthCheckRequest(service=service))
+            while health_pb2.HealthCheckResponse.ServingStatus.Name((await watch.read()).status) != status:
+                pass
+            watch.cancel()
 
     async def health_of(self, service: str = "") -> str:
         """What health says of a service: SERVING or NOT_SERVING."""
@@ -76,6 +86,14 @@ def settings(dsn: str, schema: str, **changes: object) -> Settings:
 
 
 @asynccontextmanager
+async def serving(dsn: str, schema: str, **changes: object) -> AsyncIterator[Api]:
+    """A server that is ready, and a client of it."""
+    async with running(settings(dsn, schema, **changes)) as server, connected(server) as api:
+        await api.until_health("SERVING")
+        yield api
+
+
+@asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Api]:
     """A client of `server`."""
     # Ours may send what the server refuses for its size; and a connection that broke in one test is not for the next.
@@ -90,13 +108,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Api]]
 @pytest.fixture
 def serve(postgres: Postgres, schema: str) -> Serve:
     """Makes servers on the test's schema: `async with serve(max_sessions=1) as api`."""
-
-    @asynccontextmanager
-    async def make(**changes: object) -> AsyncIterator[Api]:
-        async with running(settings(postgres.dsn, schema, **changes)) as server, connected(server) as api:
-            yield api
-
-    return make
+    return partial(serving, postgres.dsn, schema)
 
 
 @pytest.fixture
@@ -119,7 +131,7 @@ def shared_eye(postgres: Postgres) -> Iterator[Eye]:
 @pytest.fixture(scope="module")
 async def api(postgres: Postgres, shared_eye: Eye) -> AsyncIterator[Api]:
     """A server that a module's tests share; none of them may break it."""
-    async with running(settings(postgres.dsn, shared_eye.schema)) as server, connected(server) as api:
+    async with serving(postgres.dsn, shared_eye.schema) as api:
         yield api
 
 

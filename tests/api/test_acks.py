@@ -20,6 +20,8 @@ from jobwire.v1.queue_service_pb2 import (
     Extend,
     Fail,
     GetJobRequest,
+    JobSpec,
+    PublishRequest,
     Release,
 )
 from jobwire_server.domain.handles import Handle
@@ -171,6 +173,17 @@ async def test_all_outcomes_and_what_the_job_says_then(api: Api) -> None:
             (ACK_STATUS_ALREADY_APPLIED, jobs.JOB_STATE_COMPLETED),
             (ACK_STATUS_ALREADY_APPLIED, jobs.JOB_STATE_RETRY),
         ]
+
+
+async def test_jobs_that_are_kept_for_many_different_times(api: Api) -> None:
+    """The archive has a part for each day; one call may need a hundred that nobody has needed before."""
+    specs = [
+        JobSpec(options=jobs.JobOptions(retention=Duration(seconds=(20 + number) * 86_400))) for number in range(100)
+    ]
+    await api.queue.Publish(PublishRequest(queue="keepsakes", jobs=specs))
+    async with Worker(api, "keepsakes", max_in_flight=100) as worker:
+        deliveries = await worker.receive(100)
+        assert await worker.complete(*deliveries) == [ACK_STATUS_APPLIED] * 100
 
 
 async def test_cancelling_what_runs(api: Api) -> None:

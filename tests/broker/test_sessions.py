@@ -329,7 +329,7 @@ async def test_the_watch_begins_anew_after_a_pause_or_an_outage(database: Databa
         nonlocal now
         now = at
         async with database.connection() as connection:
-            await watch.look(connection)
+            await watch.look(connection, [])
 
     for at in (0, 5, 9.9):
         await look(at)
@@ -340,12 +340,14 @@ async def test_the_watch_begins_anew_after_a_pause_or_an_outage(database: Databa
     await look(69)
     await look(74)
     async with database.connection() as connection:
-        await store.renew(database, connection, owner, {session: 1}, 10_000)
+        await store.renew(database, connection, owner, {session: 1})
     await look(79)
     await look(84)
     assert not ended
     await look(89.5)
-    assert ended == [session]
+    ending = asyncio.create_task(watch.run())
+    await until(lambda: ended == [session])
+    ending.cancel()
 
 
 async def test_a_renewal_learns_of_a_takeover_that_no_signal_told(replica: Replica) -> None:

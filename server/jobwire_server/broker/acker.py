@@ -19,8 +19,8 @@ from .session import Session
 from .session_book import SessionBook
 from .terms import Stats
 
-_HANDLES_PER_SIGNAL = 60
-"""A notification holds 8,000 bytes, a handle up to 131."""
+_SIGNAL_BYTES = 7_000
+"""For the handles in one signal: a notification holds 8,000 bytes."""
 
 Items = Sequence[AckItem]
 
@@ -85,15 +85,14 @@ class Acker:
         owner = await self._owner(session_id)
         if owner is None:
             return False
-        parts = [settled[start : start + _HANDLES_PER_SIGNAL] for start in range(0, len(settled), _HANDLES_PER_SIGNAL)]
-        for part in parts or [()]:
+        for part in _parts([str(handle) for handle in settled]):
             self._tell_replica(
                 owner,
                 kind="acked",
                 session=session_id,
                 last_sequence=ack.last_sequence,
                 max_in_flight=ack.max_in_flight,
-                settled=[str(handle) for handle in part],
+                settled=part,
             )
         return True
 
@@ -143,3 +142,16 @@ def _fits(group: Sequence[Items], call: Items) -> bool:
         return False
     named = {item.handle for items in group for item in items}
     return not any(item.handle in named for item in call)
+
+
+def _parts(handles: Sequence[str]) -> list[list[str]]:
+    """The handles in parts that a signal holds; one part, if there are none."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for handle in handles:
+        size += len(handle) + 4
+        if size > _SIGNAL_BYTES:
+            parts.append([])
+            size = len(handle) + 4
+        parts[-1].append(handle)
+    return parts

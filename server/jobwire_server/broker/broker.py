@@ -103,6 +103,7 @@ class Broker:
             background.start(self._signals.run(), "signals"),
             background.start(self._upkeep.run(), "upkeep"),
             background.start(self._poll(), "poll"),
+            background.start(self._watch.run(), "watch"),
         ]
         try:
             # The first renewal proves that the control connection works as well.
@@ -369,15 +370,17 @@ class Broker:
     async def _beat(self, connection: Connection) -> None:
         """On the control connection: renewals, the watch over other replicas, and the floor under lost signals."""
         await self._book.renew(connection)
-        await self._watch.look(connection)
+        await self._watch.look(connection, self._book.ids())
         await self._stops(connection)
         self._set_ready(True)
 
     def _connected(self) -> None:
+        self._book.database_was_away()
         self._dispatcher.wake_all()
 
     def _lost(self) -> None:
         self._watch.begin_anew()
+        self._book.database_was_away()
         self._set_ready(False)
 
     async def _poll(self) -> None:
@@ -388,12 +391,9 @@ class Broker:
                 await self._dispatcher.poll()
                 await self._waits.poll()
                 await self._book.clear_claims()
-                self._forget_queues()
+                await self._book.reconcile()
+                self._signals.listen_only(self._waits.queues.union(self._dispatcher.queues))
             except JobwireError as error:
                 log.warning("polling failed", error=error.message)
             except Exception:
                 log.exception("polling failed")
-
-    def _forget_queues(self) -> None:
-        """Stops listening to queues that nobody here cares for."""
-        self._signals.only(self._waits.queues.union(self._dispatcher.queues))

@@ -87,7 +87,7 @@ class Dispatcher:
         self._replica = replica
         self._stats = stats
         self._lanes: dict[str, _Lane] = {}
-        self._doubtful: dict[str, list[UUID]] = defaultdict(list)
+        self._doubtful: dict[str, dict[UUID, UUID]] = defaultdict(dict)
         self._stopping = False
 
     def add(self, session: Session) -> None:
@@ -135,6 +135,9 @@ class Dispatcher:
 
     async def poll(self) -> None:
         """Looks for jobs that no signal told of, in all lanes that could take some."""
+        for lane in self._lanes.values():
+            # Whatever came in below, however it did: the next claim looks from the start.
+            lane.floor.reset()
         hungry = [lane.queue for lane in self._lanes.values() if any(session.credits for session in lane.sessions)]
         if not hungry or self._stopping:
             return
@@ -222,6 +225,7 @@ class Dispatcher:
                 min(attached, key=lambda s: len(s.in_flight) + s.reserved).saved_for_suspect = True
             return False
         lane.suspects = False
+        session.alone = True
         token = uuid4()
         want = Want(session.id, session.epoch, token, 1)
         try:
@@ -232,6 +236,7 @@ class Dispatcher:
                 claiming.claim_suspect(self._database, self._replica, lane.queue, want),
             )
         finally:
+            session.alone = False
             for other in lane.sessions:
                 if other.saved_for_suspect:
                     other.saved_for_suspect = False
@@ -253,7 +258,7 @@ class Dispatcher:
             claimed = await claim
         except BaseException:
             # Whether it was committed is not known: whatever it took is given back before the lane claims again.
-            self._doubtful[lane.queue].extend(takers)
+            self._doubtful[lane.queue] |= {want.token: want.session_id for want in wants}
             lane.wake(from_start=True)
             raise
         finally:
@@ -277,7 +282,7 @@ class Dispatcher:
             ):
                 # The session was resumed, ended, or lost its stream meanwhile. Whoever did it may have given these back
                 # already; if not, the lane does.
-                self._doubtful[lane.queue].append(want.token)
+                self._doubtful[lane.queue][want.token] = want.session_id
                 lane.wake(from_start=True)
                 continue
             session.deliver(group)
@@ -286,10 +291,10 @@ class Dispatcher:
 
     async def _settle_doubts(self, lane: _Lane) -> bool:
         """Gives back what claims took whose result did not arrive, or whose session lost its stream meanwhile."""
-        tokens = self._doubtful.get(lane.queue)
-        if not tokens:
+        claims = self._doubtful.get(lane.queue)
+        if not claims:
             return False
-        given_back = await settling.give_back_claims(self._database, lane.queue, tokens)
+        given_back = await settling.give_back_claims(self._database, lane.queue, claims)
         self._stats["given_back"] += given_back
         del self._doubtful[lane.queue]
         lane.wake(from_start=True)

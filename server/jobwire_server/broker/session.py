@@ -6,6 +6,7 @@ Credits, what is in flight, heartbeats. The row in the database says whether it 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,11 @@ _DELIVERY_OVERHEAD = 600
 class InFlight:
     """A delivery that the client has not settled.
 
-    The event that carried it (0: receipt is proven), and what it was told.
+    The event that carried it (0: receipt is proven), since when, and what it was told.
     """
 
     sequence: int
+    since: float
     told: StopReason | None = None
 
 
@@ -45,22 +47,26 @@ class Session:
         self.heartbeat_ms = subscription.heartbeat_ms
         self.resume_grace_ms = subscription.resume_grace_ms
         self.stream: Stream | None = None
+        self._numbering: Stream | None = None
         self.in_flight: dict[Handle, InFlight] = {}
         self._suspects: set[Handle] = set()
         self._unsettled: Counter[UUID] = Counter()
         self.reserved = 0
         self.saved_for_suspect = False
+        self.alone = False
+        """A suspect is being claimed for it."""
         self.resuming = False
         self.timer: asyncio.TimerHandle | None = None
         """The next heartbeat while attached, the end of the grace while detached."""
         self._received = 0
         self._answered = True
         self._missed = 0
+        self._written_before = 0
 
     @property
     def credits(self) -> int:
         """How many more jobs may be claimed for it now."""
-        if self.stream is None or self.resuming or self.saved_for_suspect or self.isolated:
+        if self.stream is None or self.resuming or self.saved_for_suspect or self.alone or self.isolated:
             return 0
         return max(0, self.max_in_flight - len(self.in_flight) - self.reserved)
 
@@ -97,9 +103,9 @@ class Session:
 
     def _push(self, group: Sequence[Delivery]) -> None:
         assert self.stream is not None
-        sequence = self.stream.next_sequence
+        sequence, now = self.stream.next_sequence, time.monotonic()
         for delivery in group:
-            self.in_flight[delivery.handle] = InFlight(sequence)
+            self.in_flight[delivery.handle] = InFlight(sequence, now)
             self._unsettled[delivery.handle.token] += 1
             if delivery.suspect:
                 self._suspects.add(delivery.handle)
@@ -107,7 +113,8 @@ class Session:
 
     def hold(self, handles: dict[Handle, bool]) -> None:
         """After a resume: these deliveries go on, and nothing else is in flight."""
-        self.in_flight = {handle: InFlight(0) for handle in handles}
+        now = time.monotonic()
+        self.in_flight = {handle: InFlight(0, now) for handle in handles}
         self._suspects = {handle for handle, suspect in handles.items() if suspect}
         self._unsettled = Counter(handle.token for handle in handles)
         self.reserved = 0
@@ -141,7 +148,9 @@ class Session:
     def alive(self, last_sequence: int) -> None:
         """An Ack named the session."""
         self._answered = True
-        self._received = max(self._received, last_sequence)
+        if self._numbering is not None and last_sequence < self._numbering.next_sequence:
+            # A higher number is an earlier stream's: it proves nothing here.
+            self._received = max(self._received, last_sequence)
 
     def received(self) -> frozenset[Handle]:
         """The deliveries in flight whose receipt is proven."""
@@ -150,9 +159,16 @@ class Session:
     def beat(self) -> bool:
         """Sends a heartbeat; False if the last three were not answered, which loses the session.
 
-        Counted in beats, not in time: after a pause of this process one beat is due, not all that were left out.
+        Counted in beats, not in time: after a pause of this process one beat is due, not all that were left out. A
+        heartbeat that still waits behind payloads is not missed while the connection takes them, however slowly.
         """
-        self._missed = 0 if self._answered else self._missed + 1
+        written = self.stream.last_written if self.stream is not None else 0
+        slow = self.stream is not None and self.stream.heartbeat_waits and written > self._written_before
+        self._written_before = written
+        if self._answered:
+            self._missed = 0
+        elif not slow:
+            self._missed += 1
         self._answered = False
         if self._missed >= MISSED_HEARTBEATS:
             return False
@@ -162,8 +178,8 @@ class Session:
 
     def attach(self, stream: Stream) -> None:
         """Goes on with a new stream."""
-        self.stream = stream
-        self._answered, self._missed = True, 0
+        self.stream = self._numbering = stream
+        self._answered, self._missed, self._written_before = True, 0, 0
 
     def stop_timer(self) -> None:
         """Cancels what is due next."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -44,8 +45,6 @@ log = structlog.get_logger(__name__)
 _RECONNECT_DELAY_MS = 1_000
 _STREAMS_END_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
-_RECONCILE_AFTER_SECONDS = (1.0, 10.0)
-"""By when an Ack that was under way at the old owner has been committed."""
 
 
 class SessionBook:
@@ -160,19 +159,7 @@ class SessionBook:
         self._returned(resumed.given_back)
         self._attach(session, stream, resumed=True, lost=tuple(resumed.lost))
         self._stats["resumed"] += 1
-        if resumed.held:
-            self._spawn(self._reconcile(session))
         return session
-
-    async def _reconcile(self, session: Session) -> None:
-        """Returns the credits of held deliveries that were settled through the old owner during the takeover."""
-        for pause in _RECONCILE_AFTER_SECONDS:
-            await asyncio.sleep(pause)
-            if self._sessions.get(session.id) is not session:
-                return
-            held = [handle for handle, mark in session.in_flight.items() if mark.sequence == 0]
-            with contextlib.suppress(JobwireError):
-                self.settled(session, await settling.settled_by_client(self._database, held))
 
     def _row_terms(self, subscription: Subscription) -> SessionTerms:
         return SessionTerms(
@@ -204,16 +191,19 @@ class SessionBook:
         if self._sessions.get(session.id) is not session:
             return
         unwritten = [delivery.handle for event in stream.unwritten() for delivery in event.deliveries]
-        session.settle(unwritten)
         if session.resume_grace_ms == 0 and not self.draining:
             self._spawn(self._lose(session))
             return
         if unwritten:
-            task = self._spawn(self._give_back(unwritten))
+            task = self._spawn(self._give_back(session, unwritten))
             self._giving_back.add(task)
             task.add_done_callback(self._giving_back.discard)
         if self.draining:
             return
+        self._await_resume(session)
+
+    def _await_resume(self, session: Session) -> None:
+        session.stop_timer()
         session.timer = asyncio.get_running_loop().call_later(
             session.resume_grace_ms / 1000, lambda: self._spawn(self._lose(session))
         )
@@ -227,13 +217,11 @@ class SessionBook:
 
         session.timer = asyncio.get_running_loop().call_later(session.heartbeat_ms / 1000, beat)
 
-    async def _give_back(self, handles: Iterable[Handle]) -> None:
-        """Gives back what was never handed to the connection."""
+    async def _give_back(self, session: Session, handles: Sequence[Handle]) -> None:
+        """Gives back what was never handed to the connection. Should it fail, the session's resume or end does it."""
         with contextlib.suppress(JobwireError):
-            # Should it fail, the session's resume or end does it.
-            self._returned(
-                await settling.give_back(self._database, [settling.Ending(handle, lost=False) for handle in handles])
-            )
+            self._returned(await settling.give_back(self._database, [settling.Ending(h, lost=False) for h in handles]))
+            self.settled(session, handles)
 
     async def _lose(self, session: Session) -> None:
         """The session's grace or its heartbeats ran out while this replica and the database live.
@@ -251,17 +239,19 @@ class SessionBook:
                 received = None
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            except Exception:
+                log.exception("a lost session could not be ended, trying again", session_id=str(session.id))
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
             if ended is not None:
                 self._returned(ended.given_back)
             self._forget(session, SessionLost(str(session.id)))
 
     async def close(self, session_id: UUID) -> bool:
         """The client leaves: ends its session wherever it is served; False if it is over already."""
+        ended = await store.end_session(self._database, session_id)
         session = self._sessions.get(session_id)
-        ended = await store.end_session(
-            self._database, session_id, epoch=session.epoch if session is not None else None
-        )
-        if session is not None and self._sessions.get(session_id) is session:
+        if session is not None:
             self._forget(session, None)
         if ended is None:
             return False
@@ -327,7 +317,7 @@ class SessionBook:
         mine = {session.id: session.epoch for session in self._sessions.values()}
         if not mine:
             return
-        kept = await store.renew(self._database, connection, self._terms.replica, mine, self._terms.owner_grace_ms)
+        kept = await store.renew(self._database, connection, self._terms.replica, mine)
         for session_id in mine.keys() - kept:
             session = self._sessions.get(session_id)
             if session is None or session.epoch != mine[session_id] or session.resuming:
@@ -336,6 +326,34 @@ class SessionBook:
             error = SessionTakenOver(str(session_id)) if elsewhere else SessionLost(str(session_id))
             log.info("session is no longer served here", session_id=str(session_id), reason=error.reason)
             self._forget(session, error)
+
+    async def reconcile(self) -> None:
+        """Returns the credits of deliveries that were settled without this replica hearing of it.
+
+        The floor under lost signals, and under Acks that the old owner took while the session was on its way here.
+        """
+        before = time.monotonic() - 2 * self._terms.renew_interval_ms / 1000
+        old = {
+            session: [handle for handle, mark in session.in_flight.items() if mark.since < before]
+            for session in self._sessions.values()
+        }
+        handles = [handle for mine in old.values() for handle in mine]
+        if not handles:
+            return
+        settled = set(await settling.settled_by_client(self._database, handles))
+        for session, mine in old.items():
+            if done := [handle for handle in mine if handle in settled]:
+                self.settled(session, done)
+
+    def database_was_away(self) -> None:
+        """Nobody could resume meanwhile: the graces of sessions without a stream begin anew."""
+        for session in self._sessions.values():
+            if session.stream is None and session.timer is not None:
+                self._await_resume(session)
+
+    def ids(self) -> Collection[UUID]:
+        """The sessions that this replica owns."""
+        return self._sessions.keys()
 
     async def clear_claims(self) -> None:
         """Removes the rows of claims whose deliveries are all settled."""
@@ -373,8 +391,13 @@ class SessionBook:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = background.start(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a session's work failed", exc_info=error)
 
     async def aclose(self) -> None:
         """Ends what still runs."""

@@ -68,10 +68,10 @@ class Signals:
             self._wanted.add(queue)
             self._work.set()
 
-    def only(self, queues: set[str]) -> None:
-        """Hear of no other queues than these."""
-        if not self._wanted <= queues:
-            self._wanted &= queues
+    def listen_only(self, queues: set[str]) -> None:
+        """Hear of exactly these queues."""
+        if self._wanted != queues:
+            self._wanted = queues
             self._work.set()
 
     def tell_queue(self, queue: str, what: str) -> None:
@@ -111,16 +111,17 @@ class Signals:
         while True:
             channels = {self._database.queue_channel(queue): queue for queue in self._wanted}
             await control.listen({own, *channels})
-            for channel, payload in await control.received():
-                if channel == own:
-                    self._on_replica(json.loads(payload))
-                elif channel in channels:
-                    self._on_queue(channels[channel], payload)
             if loop.time() >= next_beat:
                 if not self.paused:
                     await self._beat(control.connection)
                 next_beat = loop.time() + self._interval
             soonest = await self._flush(control)
+            # Last before waiting: what arrived during a statement of ours does not wake us again.
+            for channel, payload in await control.received():
+                if channel == own:
+                    self._on_replica(json.loads(payload))
+                elif channel in channels:
+                    self._on_queue(channels[channel], payload)
             await control.wait(self._work, min(next_beat, soonest) - loop.time())
             self._work.clear()
 
@@ -129,7 +130,13 @@ class Signals:
         now = asyncio.get_running_loop().time()
         due = [key for key in self._pending if self._quiet_until.get(key, 0.0) <= now]
         if due:
-            await control.notify(due)
+            try:
+                await control.notify(due)
+            except JobwireError:
+                raise
+            except Exception:
+                # A message that cannot be sent must not stop the others for ever; the floors do without it.
+                log.exception("signals could not be sent", count=len(due))
             for key in due:
                 del self._pending[key]
                 self._quiet_until[key] = now + _COALESCE_SECONDS

@@ -24,6 +24,7 @@ class Stream:
         self._error: JobwireError | None = None
         self._taken = 0
         self._under_way: Event | None = None
+        self.last_written = 0
 
     def push(self, event: Event) -> None:
         """Adds an event; a heartbeat only if none waits already. After the end, nothing is added."""
@@ -63,8 +64,14 @@ class Stream:
 
     def written(self, sequence: int) -> None:
         """Notes that the event of this number, the last one taken, has been handed to the connection."""
+        self.last_written = sequence
         if sequence == self._taken:
             self._under_way = None
+
+    @property
+    def heartbeat_waits(self) -> bool:
+        """Whether a heartbeat has not been handed to the connection yet."""
+        return isinstance(self._under_way, Heartbeat) or any(isinstance(event, Heartbeat) for event in self._events)
 
     def unwritten(self) -> list[Deliveries]:
         """The deliveries that were not handed to the connection."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from jobwire_server.domain.errors import JobwireError
 from jobwire_server.store import archive, sessions
 from jobwire_server.store import upkeep as store
 from jobwire_server.store.database import Connection, Database
-from jobwire_server.store.sessions import Ended
+from jobwire_server.store.sessions import Ended, Sighting
 from jobwire_server.store.settling import Stop
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ class _Sight:
 
 
 class SessionWatch:
-    """Watches the renewal counters of other replicas' sessions.
+    """Watches the renewal counters of the sessions that this replica does not serve.
 
     A session is ended only after this process has itself seen its counter stand still for the session's whole grace, on
     its own monotonic clock, with the database answering throughout: a missed look, or a pause of this process, begins
@@ -57,20 +57,22 @@ class SessionWatch:
         self._clock = clock
         self._seen: dict[UUID, _Sight] = {}
         self._last_look: float | None = None
+        self._overdue: list[Sighting] = []
+        self._found = asyncio.Event()
 
     def begin_anew(self) -> None:
         """Forgets what was seen: the database was away."""
         self._seen.clear()
         self._last_look = None
 
-    async def look(self, connection: Connection) -> None:
-        """One look at all of them."""
+    async def look(self, connection: Connection, known: Collection[UUID]) -> None:
+        """One look at all sessions that are not `known` here."""
         now = self._clock()
         if self._last_look is not None and now - self._last_look > self._patience:
             self.begin_anew()
         seen: dict[UUID, _Sight] = {}
         overdue = []
-        for sighting in await sessions.sight(self._database, connection, self._replica):
+        for sighting in await sessions.sight(self._database, connection, self._replica, known):
             before = self._seen.get(sighting.id)
             if before is None or (before.epoch, before.renewals) != (sighting.epoch, sighting.renewals):
                 before = _Sight(sighting.epoch, sighting.renewals, now)
@@ -79,18 +81,34 @@ class SessionWatch:
             seen[sighting.id] = before
         self._seen = seen
         self._last_look = now
-        for sighting in overdue:
-            ended = await sessions.end_session(
-                self._database, sighting.id, epoch=sighting.epoch, renewals=sighting.renewals
+        self._overdue = overdue
+        if overdue:
+            self._found.set()
+
+    async def run(self) -> None:
+        """Ends the sessions found overdue, until cancelled: apart from the looks, so that no lock delays a renewal."""
+        while True:
+            await self._found.wait()
+            self._found.clear()
+            for sighting in self._overdue:
+                try:
+                    await self._end(sighting)
+                except Exception:
+                    # It is found again at the next look, if it still stands still.
+                    log.exception("a session could not be ended", session_id=str(sighting.id))
+
+    async def _end(self, sighting: Sighting) -> None:
+        ended = await sessions.end_session(
+            self._database, sighting.id, epoch=sighting.epoch, renewals=sighting.renewals
+        )
+        if ended is not None:
+            log.warning(
+                "ended the session of a replica that is gone",
+                session_id=str(sighting.id),
+                replica=str(ended.owner),
+                given_back=ended.given_back,
             )
-            if ended is not None:
-                log.warning(
-                    "ended the session of a replica that is gone",
-                    session_id=str(sighting.id),
-                    replica=str(ended.owner),
-                    given_back=ended.given_back,
-                )
-                self._on_ended(sighting.id, ended)
+            self._on_ended(sighting.id, ended)
 
 
 class Upkeep:
@@ -116,6 +134,7 @@ class Upkeep:
         self._on_ready = on_ready
         self._on_stop = on_stop
         self._on_changed = on_changed
+        self._blocked: set[UUID] = set()
         self._due = asyncio.Event()
         self._next_due = 0.0
 
@@ -155,10 +174,13 @@ class Upkeep:
         await _wait(self._due, max(pause, 0.001))
 
     async def _limits(self) -> None:
-        checked = await store.check_limits(self._database, self._cancel_grace_ms)
+        checked = await store.check_limits(self._database, self._cancel_grace_ms, self._blocked)
         if checked is None:
+            self._blocked.clear()
             await asyncio.sleep(self._poll)
             return
+        if checked.blocked is not None:
+            self._blocked.add(checked.blocked)
         for stop in checked.stops:
             await self._on_stop(stop)
         for queue in checked.settled:

@@ -69,7 +69,7 @@ class Waits:
         now = await reading.revisions(self._database, keys)
         for key in keys:
             revision = now[key][0] if key in now else "gone"
-            if self._seen.get(key) != revision:
+            if key in self._waiting and self._seen.get(key) != revision:
                 self._seen[key] = revision
                 self.changed(key[0], [key[1]])
 

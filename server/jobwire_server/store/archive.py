@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('jobwire archive ' || %s, 0))"
 _FAILING_DAY = re.compile(r"\(drop_on\) = \((\d{4}-\d{2}-\d{2})\)")
-_MISSING_DAYS_AT_ONCE = 64
+_MISSING_DAYS_AT_ONCE = 1_000
 
 
 async def with_partitions(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -48,7 +48,7 @@ async def make_days(database: Database, days: Iterable[date]) -> None:
     """Makes the partitions of `days` that are missing."""
     async with database.transaction() as connection:
         await connection.execute(_LOCK, [database.schema])
-        have = {row.day for row in await database.run(connection, "archive_days")}
+        have = {row.day for row in await database.run(connection, "archive_days") if row.attached}
         for day in sorted(set(days) - have):
             name = _partition(database, day)
             # A table of this name that is no partition is what a removal or a crash left; it holds nothing that is
@@ -80,14 +80,10 @@ async def drop_past_days(database: Database, today: date) -> list[date]:
         name = _partition(database, row.day)
         async with database.connection() as connection:
             try:
-                if row.leaving:
-                    await connection.execute(
-                        f"ALTER TABLE {quoted(database.schema)}.archive DETACH PARTITION {name} FINALIZE".encode()
-                    )
-                else:
-                    await connection.execute(
-                        f"ALTER TABLE {quoted(database.schema)}.archive DETACH PARTITION {name} CONCURRENTLY".encode()
-                    )
+                if row.attached:
+                    how = "FINALIZE" if row.leaving else "CONCURRENTLY"
+                    table = f"{quoted(database.schema)}.archive"
+                    await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {name} {how}".encode())
                 await connection.execute(f"DROP TABLE {name}".encode())
             except (
                 errors.LockNotAvailable,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -50,7 +50,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """Another replica's session as a watcher sees it."""
+    """A session that nobody here serves, as a watcher sees it."""
 
     id: UUID
     epoch: int
@@ -83,6 +83,8 @@ async def resume_session(
         wanted = set(held)
         unknown = [handle for handle in leases if handle not in wanted]
         given_back = await end_leases(database, connection, [Ending(handle, lost=False) for handle in unknown])
+        tokens = {"id": session_id, "tokens": arrays.uuids({handle.token for handle in leases if handle in wanted})}
+        await database.run(connection, "delete_other_claims", tokens)
         going_on = {handle: suspect for handle, suspect in leases.items() if handle in wanted}
         return Resumed(
             rows[0].epoch,
@@ -139,16 +141,9 @@ async def find_owner(database: Database, session_id: UUID) -> UUID | None:
     return rows[0].owner if rows else None
 
 
-async def renew(
-    database: Database, connection: Connection, replica: UUID, epochs: Mapping[UUID, int], grace_ms: int
-) -> set[UUID]:
+async def renew(database: Database, connection: Connection, replica: UUID, epochs: Mapping[UUID, int]) -> set[UUID]:
     """Raises the counters of sessions of the given epochs; returns those that still are this replica's."""
-    params = {
-        "ids": arrays.uuids(epochs),
-        "epochs": arrays.int8s(epochs.values()),
-        "replica": replica,
-        "grace_ms": grace_ms,
-    }
+    params = {"ids": arrays.uuids(epochs), "epochs": arrays.int8s(epochs.values()), "replica": replica}
     return {row.id for row in await database.run(connection, "renew_sessions", params)}
 
 
@@ -157,12 +152,10 @@ async def park(database: Database, replica: UUID, grace_ms: int) -> None:
     await database.once("park_sessions", {"replica": replica, "grace_ms": grace_ms})
 
 
-async def sight(database: Database, connection: Connection, replica: UUID) -> list[Sighting]:
-    """The sessions of other replicas."""
-    return [
-        Sighting(row.id, row.epoch, row.renewals, row.grace_ms)
-        for row in await database.run(connection, "foreign_sessions", {"replica": replica})
-    ]
+async def sight(database: Database, connection: Connection, replica: UUID, known: Collection[UUID]) -> list[Sighting]:
+    """The sessions of other replicas, and those of this one that are not `known` to it."""
+    rows = await database.run(connection, "foreign_sessions", {"replica": replica, "known": arrays.uuids(known)})
+    return [Sighting(row.id, row.epoch, row.renewals, row.grace_ms) for row in rows]
 
 
 def _columns(terms: SessionTerms) -> dict[str, object]:

@@ -127,7 +127,12 @@ async def _settle_by_rules(
     rows = await database.run(
         connection,
         "settle",
-        {"queue": queue, "poison": POISON_LOSSES, "items": Jsonb([_key(item.handle) | _rule(item) for item in items])},
+        {
+            "queue": queue,
+            "ids": arrays.uuids(item.handle.job_id for item in items),
+            "poison": POISON_LOSSES,
+            "items": Jsonb([_key(item.handle) | _rule(item) for item in items]),
+        },
     )
     results = {}
     for row in rows:
@@ -142,7 +147,13 @@ async def _extend(
     database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
 ) -> dict[Handle, AckResult]:
     rows = await database.run(
-        connection, "extend", {"queue": queue, "items": Jsonb([_key(item.handle) | _extension(item) for item in items])}
+        connection,
+        "extend",
+        {
+            "queue": queue,
+            "ids": arrays.uuids(item.handle.job_id for item in items),
+            "items": Jsonb([_key(item.handle) | _extension(item) for item in items]),
+        },
     )
     results = {
         (row.id, row.token): AckResult(
@@ -249,6 +260,7 @@ async def end_leases(database: Database, connection: Connection, endings: Iterab
             {
                 "queue": queue,
                 "poison": POISON_LOSSES,
+                "ids": arrays.uuids(ending.handle.job_id for ending in mine),
                 "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
             },
         )
@@ -338,14 +350,15 @@ async def _cancel(
     return Cancellation(statuses, stops)
 
 
-async def give_back_claims(database: Database, queue: str, tokens: Sequence[UUID]) -> int:
-    """Gives back, uncounted, what these claims took, if they were committed; returns how many jobs."""
+async def give_back_claims(database: Database, queue: str, claims: Mapping[UUID, UUID]) -> int:
+    """Gives back, uncounted, what these claims (token: session) took or may still take; returns how many jobs."""
+    tokens = {"queue": queue, "tokens": arrays.uuids(claims)}
 
     async def work(connection: Connection) -> int:
-        rows = await database.run(connection, "claim_leases", {"queue": queue, "tokens": arrays.uuids(tokens)})
+        await database.run(connection, "fence_claims", tokens | {"sessions": arrays.uuids(claims.values())})
+        rows = await database.run(connection, "claim_leases", tokens)
         endings = [Ending(Handle(queue, row.id, row.token, row.place), lost=False) for row in rows]
         settled = await end_leases(database, connection, endings)
-        await database.run(connection, "delete_claims", {"queue": queue, "tokens": arrays.uuids(tokens)})
         return sum(settled.values())
 
     return await with_partitions(database, work)

@@ -5,12 +5,15 @@ Jobs that become due, time limits, restores. Any replica may do it; several do n
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
+from jobwire_server.domain.errors import LockTimeout
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import StopReason
 
+from . import arrays
 from .archive import with_partitions
 from .database import Connection, Database
 from .settling import Ending, Stop, end_leases
@@ -33,26 +36,26 @@ async def next_due_ms(database: Database) -> int | None:
 class Checked:
     """What a look at one claim's time limits brought.
 
-    Deliveries to be told to stop, and queues to which something went back.
+    Deliveries to be told to stop, queues to which something went back, and the claim's token if a lock was in the way.
     """
 
     stops: list[Stop]
     settled: dict[str, int]
+    blocked: UUID | None = None
 
 
-async def check_limits(database: Database, cancel_grace_ms: int) -> Checked | None:
-    """Looks at the claim whose limits are due first; None if none is due.
+async def check_limits(database: Database, cancel_grace_ms: int, skip: Collection[UUID] = ()) -> Checked | None:
+    """Looks at the claim whose limits are due first, but for those to `skip`; None if none is due.
 
-    Its deliveries past their time limit are told to stop, those whose stop grace is over are settled.
-
-    One claim for each transaction: its jobs are locked in the order of their ids, those of several would not be.
+    Its deliveries past their time limit are told to stop, those whose stop grace is over are settled. One claim for
+    each transaction: its jobs are locked in the order of their ids, those of several would not be.
     """
+    due = await database.once("due_claim", {"skip": arrays.uuids(skip)})
+    if not due:
+        return None
+    [claim] = due
 
-    async def work(connection: Connection) -> Checked | None:
-        due = await database.run(connection, "due_claim")
-        if not due:
-            return None
-        [claim] = due
+    async def work(connection: Connection) -> Checked:
         rows = await database.run(
             connection, "check_claim", {"queue": claim.queue, "token": claim.token, "cancel_grace_ms": cancel_grace_ms}
         )
@@ -66,7 +69,10 @@ async def check_limits(database: Database, cancel_grace_ms: int) -> Checked | No
                 stops.append(Stop(handle, StopReason.EXPIRED, row.session_id, None, cancel_grace_ms))
         return Checked(stops, await end_leases(database, connection, over))
 
-    return await with_partitions(database, work)
+    try:
+        return await with_partitions(database, work)
+    except LockTimeout:
+        return Checked([], {}, blocked=claim.token)
 
 
 async def stopping(database: Database, connection: Connection, replica: UUID) -> list[Stop]:
@@ -96,6 +102,7 @@ class Recovered:
 async def recover(database: Database) -> Recovered:
     """Voids all sessions and gives back everything active: for a database restored from a backup."""
     async with database.transaction() as connection:
+        await database.run(connection, "lock_live_jobs")
         sessions = (await database.run(connection, "void_sessions"))[0].sessions
         claims = (await database.run(connection, "void_claims"))[0].claims
         jobs = {row.queue: row.jobs for row in await database.run(connection, "recover")}

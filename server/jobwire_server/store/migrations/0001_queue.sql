@@ -205,7 +205,7 @@ FROM jobwire.job_record;
 -- publish(queue, data, options) stores a job in the caller's own transaction and returns its id: the business row and its job
 -- commit together. Options: id, priority, start_after (timestamptz), start_in (seconds), headers (object of texts), retry_limit,
 -- retry_delay, retry_backoff, retry_delay_max, expire_in, retention (seconds). The queue must exist. An id that is there already is
--- left as it is. Under REPEATABLE READ an id that another transaction stored meanwhile raises a serialization failure: repeat the transaction.
+-- left as it is; to give one, the transaction must be READ COMMITTED, since an older snapshot does not see what has finished meanwhile.
 CREATE FUNCTION jobwire.publish(queue text, data jsonb, options jsonb DEFAULT '{}') RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
@@ -215,7 +215,7 @@ DECLARE
     new_id uuid := coalesce((options ->> 'id')::uuid, gen_random_uuid());
     new_seq bigint;
     new_rank int := -coalesce((options ->> 'priority')::int, 0);
-    due timestamptz := coalesce((options ->> 'start_after')::timestamptz, clock_timestamp() + (options ->> 'start_in')::float8 * interval '1 second', clock_timestamp());
+    due timestamptz := greatest(coalesce((options ->> 'start_after')::timestamptz, clock_timestamp() + (options ->> 'start_in')::float8 * interval '1 second'), clock_timestamp());
     size int := octet_length(publish.data::text);
 BEGIN
     SELECT * INTO q FROM jobwire.queue AS known WHERE known.name = publish.queue;
@@ -229,6 +229,17 @@ BEGIN
     END IF;
     IF size IS NULL OR size > q.max_data_bytes THEN
         RAISE EXCEPTION 'data is % bytes, the queue allows %', coalesce(size::text, 'null'), q.max_data_bytes USING ERRCODE = 'invalid_parameter_value', HINT = 'Store the content elsewhere and publish its key.';
+    END IF;
+    IF options ? 'id' AND current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'an id can only be given under READ COMMITTED' USING ERRCODE = 'invalid_transaction_state',
+            HINT = 'Whether a job of that id has finished lately cannot be seen from an older snapshot.';
+    END IF;
+    IF jsonb_typeof(coalesce(options -> 'headers', '{}')) <> 'object' THEN
+        RAISE EXCEPTION 'headers must be an object of texts' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF (SELECT count(*) > 20 OR bool_or(jsonb_typeof(h.value) <> 'string' OR length(h.key) NOT BETWEEN 1 AND 100 OR length(h.value #>> '{}') > 1000)
+        FROM jsonb_each(coalesce(options -> 'headers', '{}')) h) THEN
+        RAISE EXCEPTION 'headers must be at most 20 texts of up to 1,000 characters, with names of 1 to 100' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF NOT (new_rank BETWEEN -32767 AND 32768
         AND coalesce((options ->> 'retry_limit')::int, 0) BETWEEN 0 AND 1000

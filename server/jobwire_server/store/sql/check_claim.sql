@@ -7,13 +7,15 @@ WITH member AS MATERIALIZED (
     ORDER BY m.id
 ), locked AS MATERIALIZED (
     SELECT j.queue, j.id, m.place, m.session_id, j.stop_reason, j.stop_at, coalesce(j.expires_at, m.claimed_at + j.expire_ms * interval '1 millisecond') AS ends_at
-    FROM member m JOIN jobwire.live_job j ON j.queue = m.queue AND j.id = m.id AND j.attempt = m.attempt
-    FOR UPDATE OF j
+    FROM member m CROSS JOIN LATERAL (
+        SELECT k.* FROM jobwire.live_job k WHERE k.queue = m.queue AND k.id = m.id AND k.attempt = m.attempt FOR UPDATE
+    ) j
 ), judged AS MATERIALIZED (
     SELECT l.*, stop_reason IS NULL AND ends_at <= clock_timestamp() AS expired, stop_at <= clock_timestamp() AS over FROM locked l
 ), told AS (
     UPDATE jobwire.live_job j SET stop_reason = 2, stop_at = clock_timestamp() + %(cancel_grace_ms)s * interval '1 millisecond'
     FROM judged v WHERE v.expired AND j.queue = v.queue AND j.id = v.id
+        AND j.queue = %(queue)s AND j.id = ANY (ARRAY(SELECT id FROM member))
 ), next_look AS (
     UPDATE jobwire.claim c SET check_at = coalesce((
             SELECT min(CASE WHEN expired THEN clock_timestamp() + %(cancel_grace_ms)s * interval '1 millisecond' WHEN stop_reason IS NOT NULL THEN stop_at ELSE ends_at END) FROM judged WHERE over IS NOT TRUE),

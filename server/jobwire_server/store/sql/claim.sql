@@ -28,7 +28,7 @@ WITH party AS MATERIALIZED (
 ), picked AS MATERIALIZED (
     SELECT t.rank, t.seq, j.id, j.data, j.headers, j.attempt, j.retry_count, j.retry_limit, j.created_at, j.expire_ms,
         row_number() OVER (ORDER BY t.rank, t.seq) AS n
-    FROM taken t JOIN jobwire.live_job j ON j.queue = t.queue AND j.id = t.id
+    FROM taken t CROSS JOIN LATERAL (SELECT k.* FROM jobwire.live_job k WHERE k.queue = t.queue AND k.id = t.id OFFSET 0) j
 ), dealt AS MATERIALIZED (
     SELECT p.*, s.token, row_number() OVER (PARTITION BY s.token ORDER BY p.n) AS place FROM picked p JOIN seat s ON s.n = p.n
 ), recorded AS (

@@ -2,6 +2,6 @@
 SELECT m.id, c.token, m.place
 FROM jobwire.claim c
 CROSS JOIN LATERAL unnest(c.ids, c.attempts) WITH ORDINALITY AS m (id, attempt, place)
-JOIN jobwire.live_job j ON j.queue = c.queue AND j.id = m.id AND j.attempt = m.attempt
+CROSS JOIN LATERAL (SELECT k.* FROM jobwire.live_job k WHERE k.queue = c.queue AND k.id = m.id AND k.attempt = m.attempt OFFSET 0) j
 WHERE c.queue = %(queue)s AND c.token = ANY (%(tokens)b::uuid[])
 ORDER BY m.id

@@ -8,7 +8,7 @@ WITH party AS MATERIALIZED (
     RETURNING r.queue, r.rank, r.seq, r.id
 ), picked AS MATERIALIZED (
     SELECT t.rank, t.seq, j.id, j.data, j.headers, j.attempt, j.retry_count, j.retry_limit, j.created_at, j.expire_ms
-    FROM taken t JOIN jobwire.live_job j ON j.queue = t.queue AND j.id = t.id
+    FROM taken t CROSS JOIN LATERAL (SELECT k.* FROM jobwire.live_job k WHERE k.queue = t.queue AND k.id = t.id OFFSET 0) j
 ), recorded AS (
     INSERT INTO jobwire.claim (queue, token, session_id, epoch, worker, claimed_at, check_at, ids, attempts)
     SELECT %(queue)s, %(token)s, p.id, p.epoch, p.worker, clock_timestamp(), clock_timestamp() + d.expire_ms * interval '1 millisecond', ARRAY[d.id], ARRAY[d.attempt]

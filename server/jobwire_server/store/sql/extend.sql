@@ -4,13 +4,15 @@ WITH input AS MATERIALIZED (
     SELECT %(queue)s::text COLLATE "C" AS queue, i.* FROM jsonb_to_recordset(%(items)s::jsonb) AS i (id uuid, token uuid, place int, expire_ms bigint, progress jsonb)
 ), lease AS MATERIALIZED (
     SELECT i.*, c.attempts[i.place] AS attempt, c.claimed_at
-    FROM input i JOIN jobwire.claim c ON c.queue = i.queue AND c.token = i.token AND c.ids[i.place] = i.id
+    FROM input i
+    CROSS JOIN LATERAL (SELECT k.* FROM jobwire.claim k WHERE k.queue = i.queue AND k.token = i.token AND k.ids[i.place] = i.id OFFSET 0) c
 ), moved AS (
     UPDATE jobwire.live_job j SET
         expires_at = CASE WHEN j.stop_reason IS NULL AND l.expire_ms IS NOT NULL THEN clock_timestamp() + l.expire_ms * interval '1 millisecond' ELSE j.expires_at END,
         progress = coalesce(l.progress, j.progress),
         progress_count = j.progress_count + (l.progress IS NOT NULL)::int
     FROM lease l WHERE j.queue = l.queue AND j.id = l.id AND j.attempt = l.attempt
+        AND j.queue = %(queue)s AND j.id = ANY (%(ids)b::uuid[])
     RETURNING j.queue, j.id, j.stop_reason, l.token, coalesce(j.stop_at, j.expires_at, l.claimed_at + j.expire_ms * interval '1 millisecond') AS ends_at
 ), sooner AS (
     UPDATE jobwire.claim c SET check_at = m.ends_at FROM (SELECT queue, token, min(ends_at) AS ends_at FROM moved GROUP BY queue, token) m

@@ -2,4 +2,6 @@
 WITH input AS MATERIALIZED (
     SELECT %(queue)s::text COLLATE "C" AS queue, i.id FROM unnest(%(ids)b::uuid[]) AS i (id)
 )
-SELECT j.id FROM input i JOIN jobwire.live_job j ON j.queue = i.queue AND j.id = i.id FOR UPDATE OF j
+SELECT j.id FROM input i CROSS JOIN LATERAL (
+    SELECT k.id FROM jobwire.live_job k WHERE k.queue = i.queue AND k.id = i.id FOR UPDATE
+) j

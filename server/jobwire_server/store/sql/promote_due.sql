@@ -5,5 +5,6 @@ WITH due AS (
     RETURNING s.queue, s.rank, s.seq, s.id, s.suspect
 ), turned AS (
     INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT queue, rank, seq, id, suspect FROM due ORDER BY queue, rank, seq
+    ON CONFLICT DO NOTHING
 )
 SELECT queue, count(*)::int AS jobs FROM due GROUP BY queue

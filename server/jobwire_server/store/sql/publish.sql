@@ -2,7 +2,7 @@
 -- Sequence numbers follow the order of the arrays, row locks the order of the ids, so that two calls cannot deadlock.
 WITH input AS MATERIALIZED (
     SELECT i.id, i.data, i.rank, i.headers, o.*, nextval('jobwire.job_seq') AS seq,
-        coalesce(i.start_at, clock_timestamp() + i.start_in_ms * interval '1 millisecond', clock_timestamp()) AS due
+        greatest(coalesce(i.start_at, clock_timestamp() + i.start_in_ms * interval '1 millisecond'), clock_timestamp()) AS due
     FROM unnest(%(ids)b::uuid[], %(datas)b::text[], %(ranks)b::int4[], %(headers)b::text[], %(starts)b::timestamptz[], %(delays)b::int8[], %(rules)b::int4[])
         AS i (id, data, rank, headers, start_at, start_in_ms, rule)
     JOIN unnest(%(retry_limits)b::int4[], %(retry_delays)b::int8[], %(retry_backoffs)b::bool[], %(retry_delay_maxs)b::int8[], %(expires)b::int8[], %(retentions)b::int8[])

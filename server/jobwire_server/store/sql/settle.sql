@@ -11,12 +11,14 @@ WITH input AS MATERIALIZED (
     SELECT %(queue)s::text COLLATE "C" AS queue, i.* FROM jsonb_to_recordset(%(items)s::jsonb) AS i (id uuid, token uuid, place int, how text, type text, message text, trace text, permanent bool, pause_ms bigint)
 ), lease AS MATERIALIZED (
     SELECT i.*, c.attempts[i.place] AS attempt, c.claimed_at, c.worker
-    FROM input i JOIN jobwire.claim c ON c.queue = i.queue AND c.token = i.token AND c.ids[i.place] = i.id
+    FROM input i
+    CROSS JOIN LATERAL (SELECT k.* FROM jobwire.claim k WHERE k.queue = i.queue AND k.token = i.token AND k.ids[i.place] = i.id OFFSET 0) c
 ), locked AS MATERIALIZED (
     SELECT j.queue, j.id, j.stop_reason, j.retry_count, j.retry_limit, j.loss_count, j.release_count, j.retry_delay_ms, j.retry_backoff, j.retry_delay_max_ms, j.errors,
         l.how, l.type, l.message, l.trace, l.permanent, l.pause_ms, l.token, l.attempt, l.claimed_at, l.worker
-    FROM lease l JOIN jobwire.live_job j ON j.queue = l.queue AND j.id = l.id AND j.attempt = l.attempt
-    FOR UPDATE OF j
+    FROM lease l CROSS JOIN LATERAL (
+        SELECT k.* FROM jobwire.live_job k WHERE k.queue = l.queue AND k.id = l.id AND k.attempt = l.attempt FOR UPDATE
+    ) j
 ), judged AS MATERIALIZED (
     SELECT l.*,
         stop_reason IS NOT DISTINCT FROM 1 AS cancelled,
@@ -46,6 +48,7 @@ WITH input AS MATERIALIZED (
         expires_at = NULL, stop_reason = NULL, stop_at = NULL, started_at = v.claimed_at, worker = v.worker,
         settled_token = CASE WHEN v.how IN ('fail', 'release') THEN v.token ELSE j.settled_token END, errors = v.new_errors
     FROM verdict v WHERE j.queue = v.queue AND j.id = v.id AND v.state = 2
+        AND j.queue = %(queue)s AND j.id = ANY (%(ids)b::uuid[])
     RETURNING j.id, j.rank, j.seq, j.loss_count > 0 AS suspect, clock_timestamp() + v.pause AS due, v.pause
 ), now_ready AS (
     INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT %(queue)s, rank, seq, id, suspect FROM again WHERE pause <= interval '0'
@@ -53,6 +56,7 @@ WITH input AS MATERIALIZED (
     INSERT INTO jobwire.scheduled (queue, rank, seq, id, suspect, start_after) SELECT %(queue)s, rank, seq, id, suspect, due FROM again WHERE pause > interval '0'
 ), gone AS (
     DELETE FROM jobwire.live_job j USING verdict v WHERE j.queue = v.queue AND j.id = v.id AND v.state > 2
+        AND j.queue = %(queue)s AND j.id = ANY (%(ids)b::uuid[])
     RETURNING j.*, v.state, v.claimed_at, v.worker AS by_worker, v.token AS by_token, v.new_errors, v.failed, v.lost, v.how
 ), archived AS (
     INSERT INTO jobwire.archive (queue, id, seq, rank, attempt, retry_count, loss_count, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,
