@@ -10,9 +10,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from structlog.typing import EventDict
 
+from jobwire.v1.admin_service_pb2 import CreateQueueRequest, Queue
 from jobwire.v1.queue_service_pb2 import ACK_STATUS_APPLIED, AckRequest, GetJobRequest, SubscribeRequest
 
-from .conftest import Api, Serve
+from .conftest import Api, Serve, connected
 from .http_client import metrics
 from .worker import Worker, publish
 
@@ -44,6 +45,27 @@ async def test_a_client_that_leaves_is_no_error(
         await until_metric(api, "jobwire_waits", 0)
     lines = subscribe_lines(logged)
     assert lines and {line["code"] for line in lines} == {"CANCELLED"}
+    assert not [line for line in logged if line["log_level"] not in ("debug", "info")]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_client_that_leaves_while_it_is_written_to_is_no_error(
+    serve: Serve, logged: list[EventDict], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not read, so that the server's writes stand still when it goes."""
+    async with serve() as api:
+        await api.admin.CreateQueue(CreateQueueRequest(queue=Queue(name="large", max_data_bytes=524_288)))
+        for _ in range(60):
+            await publish(api, queue="large", data='"' + "x" * 500_000 + '"')
+        async with connected(api.server) as other:
+            greedy = SubscribeRequest(queues=["large"], max_in_flight=30)
+            calls = [other.queue.Subscribe(greedy) for _ in range(2)]
+            for call in calls:
+                assert (await call.read()).HasField("opened")
+            await until_metric(api, "jobwire_in_flight", 60)
+            calls[0].cancel()
+        await until_metric(api, "jobwire_streams", 0)
+    assert {line["code"] for line in subscribe_lines(logged)} == {"CANCELLED"}
     assert not [line for line in logged if line["log_level"] not in ("debug", "info")]
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 

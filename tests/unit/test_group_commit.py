@@ -119,7 +119,8 @@ async def test_a_caller_that_leaves_harms_no_other(leaver: int, error: Exception
     tasks[leaver].cancel()
     await asyncio.wait([tasks[leaver]])
     statements.open.set()
-    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(answers.pop(leaver), asyncio.CancelledError)
     assert answers == [f"answer {call}" for call in range(3) if call != leaver]
     # What the one that left had asked for still runs: it may have been under way when it left.

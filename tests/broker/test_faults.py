@@ -1,0 +1,261 @@
+"""Faults between two lines: what an answer, a signal or a lock that did not come must not cost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from uuid_utils.compat import uuid7
+
+from jobwire_server.broker import session_book
+from jobwire_server.broker.broker import Broker
+from jobwire_server.broker.messages import Ack, Deliveries, Opened
+from jobwire_server.domain.errors import DatabaseUnavailable, LockTimeout
+from jobwire_server.domain.jobs import AckItem, AckStatus, Complete, Fail, JobState, NewJob, Outcome, Release
+from jobwire_server.domain.queues import Queue
+from jobwire_server.store import claiming, publishing, queues, settling, upkeep
+from jobwire_server.store import sessions as store
+from jobwire_server.store.database import Database
+from tests.conftest import Postgres
+
+from .conftest import Worker, publish, subscription, until
+
+Replica = Callable[..., Awaitable[Broker]]
+Rows = Callable[..., Awaitable[list[tuple[Any, ...]]]]
+
+
+@pytest.fixture
+async def sql(postgres: Postgres, schema: str) -> AsyncIterator[Rows]:
+    """Runs a statement on a connection of its own, with our schema on its path."""
+    async with await psycopg.AsyncConnection.connect(postgres.dsn, autocommit=True) as connection:
+        await connection.execute(f'SET search_path = "{schema}"'.encode())
+
+        async def run(text: str, *params: Any) -> list[tuple[Any, ...]]:
+            cursor = await connection.execute(text.encode(), params or None)
+            return await cursor.fetchall() if cursor.description else []
+
+        yield run
+
+
+@asynccontextmanager
+async def held(postgres: Postgres, schema: str, lock: str) -> AsyncIterator[None]:
+    """Somebody's open transaction that has run `lock`."""
+    async with await psycopg.AsyncConnection.connect(postgres.dsn) as connection:
+        await connection.execute(f'SET search_path = "{schema}"'.encode())
+        await connection.execute(lock.encode())
+        yield
+        await connection.rollback()
+
+
+async def over(broker: Broker, session_id: UUID) -> None:
+    await until(lambda: broker._book.get(session_id) is None)
+
+
+async def test_a_claim_that_commits_after_it_was_given_up_takes_nothing(database: Database) -> None:
+    """Its result was lost, so what it took is given back; then it comes."""
+    queue, replica, session, token = Queue("work"), uuid4(), uuid4(), uuid4()
+    await queues.create_queue(database, queue)
+    await publishing.publish(database, queue, [NewJob(uuid4(), "0")])
+    await store.open_session(database, replica, session, store.SessionTerms("w", ("work",), 5, 60_000))
+    assert await settling.give_back_claims(database, "work", {token: session}) == 0
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await claiming.claim(database, replica, "work", [claiming.Want(session, 1, token, 1)])
+    assert (await queues.count_jobs(database, ["work"]))["work"].ready == 1
+    later = uuid4()
+    assert len(await claiming.claim(database, replica, "work", [claiming.Want(session, 1, later, 1)])) == 1
+    assert await settling.give_back_claims(database, "work", {later: session}) == 1
+    assert (await queues.count_jobs(database, ["work"]))["work"].ready == 1
+
+
+async def test_a_give_back_that_failed_strands_no_job(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, sql: Rows
+) -> None:
+    """Two deliveries of one claim; one is never written, and its give-back fails; the other is acknowledged."""
+    large = [NewJob(UUID(int=uuid7().int), json.dumps("x" * 700_000)) for _ in range(2)]
+    await broker.publish(await broker.queues.for_publish("work"), large)
+    give_back = settling.give_back
+
+    async def fail(*_: object) -> dict[str, int]:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(session_book.settling, "give_back", fail)
+    async with broker.subscribe(subscription(credits=2, grace_ms=1_000)) as stream:
+        opened = await stream.next_event()
+        stream.written(1)
+        first = await stream.next_event()
+        stream.written(2)
+        assert isinstance(opened, Opened) and isinstance(first, Deliveries) and len(first.deliveries) == 1
+    await asyncio.sleep(0.1)
+    monkeypatch.setattr(session_book.settling, "give_back", give_back)
+    await broker.ack(Ack(opened.session_id, (AckItem(first.deliveries[0].handle, Complete(None)),), 2))
+    await over(broker, opened.session_id)
+    assert (await broker.get_job("work", large[1].id)).state is JobState.RETRY
+    assert await sql("SELECT count(*) FROM claim") == [(0,)]
+
+
+async def test_the_end_of_a_session_outlasts_a_lock(
+    broker: Broker, postgres: Postgres, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = 0
+    end_session = store.end_session
+
+    async def counted(*args: Any, **named: Any) -> store.Ended | None:
+        nonlocal refusals
+        try:
+            return await end_session(*args, **named)
+        except LockTimeout:
+            refusals += 1
+            raise
+
+    monkeypatch.setattr(session_book.store, "end_session", counted)
+    [job_id] = await publish(broker)
+    worker = Worker(broker, subscription(grace_ms=100))
+    async with worker:
+        await worker.receive(1)
+        await worker.sign()
+    async with held(postgres, schema, "SELECT FROM live_job FOR UPDATE"):
+        await until(lambda: refusals)
+    await over(broker, worker.opened.session_id)
+    job = await broker.get_job("work", job_id)
+    assert (job.state, job.loss_count) == (JobState.RETRY, 1)
+
+
+async def test_many_acks_of_a_long_queue_name_at_another_replica(replica: Replica) -> None:
+    """More handles than one notification holds."""
+    here, there = await replica(), await replica()
+    name = "q" * 63
+    await publish(here, 150, name)
+    async with Worker(here, subscription(name, credits=150)) as worker:
+        deliveries = await worker.receive(150)
+        await worker.ack(*(d.handle for d in deliveries), at=there)
+        await publish(here, 150, name)
+        await worker.receive(300)
+    assert not there._signals._pending
+
+
+async def test_a_lost_signal_costs_no_credit(replica: Replica) -> None:
+    here, there = await replica(), await replica()
+    there._signals.tell_replica = lambda *_, **__: None  # type: ignore[method-assign]
+    await publish(here, 3)
+    async with Worker(here, subscription(credits=1)) as worker:
+        for n, outcome in enumerate[Outcome]((Complete(None), Fail("E", "m", "", permanent=True), Release(60_000))):
+            delivery = (await worker.receive(n + 1))[n]
+            assert (await worker.ack(delivery.handle, outcome=outcome, at=there))[0].status is AckStatus.APPLIED
+
+
+async def test_a_session_whose_opening_was_not_answered_is_ended_too(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, sql: Rows
+) -> None:
+    """The resume is committed, its answer lost, and the client dies: the row names an owner that does not know it."""
+    [job_id] = await publish(broker)
+    worker = Worker(broker, subscription(grace_ms=300))
+    async with worker:
+        [delivery] = await worker.receive(1)
+    resume_session = store.resume_session
+
+    async def unanswered(*args: Any, **named: Any) -> store.Resumed:
+        await resume_session(*args, **named)
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(session_book.store, "resume_session", unanswered)
+    with pytest.raises(DatabaseUnavailable):
+        async with worker.resume(delivery.handle):
+            pass
+    async with asyncio.timeout(20):
+        while await sql("SELECT id FROM session"):
+            await asyncio.sleep(0.05)
+    job = await broker.get_job("work", job_id)
+    assert (job.state, job.loss_count) == (JobState.RETRY, 0)
+
+
+async def test_what_came_in_below_the_floor_is_found_while_sessions_are_busy(
+    broker: Broker, postgres: Postgres, schema: str
+) -> None:
+    """The first in line is held by a claim of another replica that does not commit."""
+    ids = await publish(broker, 30)
+    async with Worker(broker, subscription(credits=1)) as worker:
+        async with held(postgres, schema, "SELECT FROM ready ORDER BY seq DESC LIMIT 29 FOR UPDATE"):
+            await worker.receive(1)
+        taken = 1
+        async with held(postgres, schema, "SELECT FROM ready ORDER BY seq LIMIT 1 FOR UPDATE"):
+            await worker.ack(worker.deliveries[0].handle)
+            await worker.receive(2)
+            taken = 2
+        while ids[1] not in {d.handle.job_id for d in worker.deliveries}:
+            assert taken < 20
+            await asyncio.sleep(0.1)
+            await worker.ack(worker.deliveries[-1].handle)
+            taken += 1
+            await worker.receive(taken)
+
+
+async def test_recover_beside_a_release_makes_one_ticket(broker: Broker, sql: Rows) -> None:
+    await publish(broker)
+    async with Worker(broker, subscription()) as worker:
+        [delivery] = await worker.receive(1)
+        async with broker._database.transaction() as connection:
+            items = [AckItem(delivery.handle, Release(3_600_000))]
+            await settling._settle(broker._database, connection, items)
+            recovering = asyncio.create_task(upkeep.recover(broker._database))
+            await asyncio.sleep(0.3)
+        await recovering
+    assert await sql("SELECT (SELECT count(*) FROM ready) + (SELECT count(*) FROM scheduled)") == [(1,)]
+
+
+@pytest.mark.parametrize("what", ["complete", "fail", "publish", "wait"])
+async def test_plans_made_on_empty_tables_read_no_more_than_they_must(
+    postgres: Postgres, schema: str, database: Database, sql: Rows, what: str
+) -> None:
+    """An idle queue after autovacuum, and then a burst: the cached plans know nothing of it."""
+    queue, replica, session = Queue("work"), uuid4(), uuid4()
+    await queues.create_queue(database, queue)
+    await sql("VACUUM ANALYZE live_job, ready, scheduled, claim, session, archive")
+    # One connection, so that the plans made now are those used later.
+    async with Database(postgres.dsn, schema, pool_size=1) as one:
+        await store.open_session(one, replica, session, store.SessionTerms("w", ("work",), 200, 60_000))
+
+        async def take(count: int) -> list[claiming.Claimed]:
+            return await claiming.claim(one, replica, "work", [claiming.Want(session, 1, uuid4(), count)])
+
+        async def act(job: claiming.Claimed | None) -> None:
+            handle = job.delivery.handle if job else None
+            if what == "publish":
+                await publishing.publish(one, queue, [NewJob(uuid4(), "0")])
+            elif what == "wait":
+                await one.once(
+                    "revisions", {"queues": settling.arrays.texts(["work"]), "ids": settling.arrays.uuids([uuid4()])}
+                )
+            elif handle is not None:
+                outcome = Complete(None) if what == "complete" else Fail("E", "m", "", permanent=True)
+                await settling.settle(one, [AckItem(handle, outcome)])
+
+        async def rows_read() -> int:
+            await one.once("next_due")
+            async with one.connection() as connection:
+                await connection.execute("SELECT pg_stat_force_next_flush()" if await newest() else "SELECT 1")
+            await asyncio.sleep(1.2)
+            [[count]] = await sql(
+                "SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read)::int FROM pg_stat_user_tables"
+                " WHERE schemaname = %s AND relname = 'live_job'",
+                schema,
+            )
+            return int(count or 0)
+
+        async def newest() -> bool:
+            return (await sql("SELECT current_setting('server_version_num')::int >= 150000"))[0][0]
+
+        await publishing.publish(one, queue, [NewJob(uuid4(), "0")])
+        for job in await take(1):
+            await act(job)
+        for _ in range(3):
+            await publishing.publish(one, queue, [NewJob(uuid4(), "0", client_id=False) for _ in range(1_000)])
+        [job, *_] = await take(10)
+        before = await rows_read()
+        await act(job)
+        assert await rows_read() - before < 100
