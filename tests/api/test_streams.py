@@ -98,6 +98,10 @@ async def test_deliveries_of_more_than_1_mib_are_split(api: Api) -> None:
     payloads = [f'"{n}{"x" * size}"' for n, size in enumerate([524_000, 300_000, 524_200, 10, 524_285, 524_200])]
     for payload in payloads:
         await publish(api, queue="large", data=payload)
+    wide = {f"{n:02}" + "\U0001f600" * 98: "\U0001f600" * 1_000 for n in range(20)}
+    for _ in range(12):
+        payloads.append('"' + "é" * 200_000 + '"')
+        await publish(api, queue="large", data=payloads[-1], headers=wide)
     async with Worker(api, "large", max_in_flight=100) as worker:
         await worker.receive(len(payloads))
         assert [delivery.data for delivery in worker.deliveries] == payloads
