@@ -76,9 +76,9 @@ def _new_job(spec: queue_service_pb2.JobSpec, at: str, max_data_bytes: int) -> N
 def _headers(headers: Mapping[str, str], at: str) -> str:
     count(len(headers), at, 0, limits.HEADERS)
     for name, value in headers.items():
-        if not name:
-            raise broken(at, "must not have an empty name")
-        plain_text(name, f"{at} (name {name[:40]!r})", limits.HEADER_NAME)
+        if not 1 <= len(name) <= limits.HEADER_NAME or "\0" in name:
+            rule = f"must have names of 1 to {limits.HEADER_NAME} characters, none of them NUL"
+            raise broken(at, f"{rule}; got {name[:40]!r}, {len(name)} characters long")
         plain_text(value, f"{at}[{name!r}]", limits.HEADER_VALUE)
     return orjson.dumps(dict(headers)).decode()
 

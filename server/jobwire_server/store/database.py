@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import AsyncConnection, errors
@@ -64,6 +66,7 @@ _BOUNDS = {
     "TimeZone": "UTC",
     "DateStyle": "ISO",
 }
+_PLANS_SECONDS = 1.0
 _READ_BOUND = {"statement_timeout": "5s"}
 _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false)"
@@ -130,6 +133,7 @@ class Database:
             kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": namedtuple_row},
             name="jobwire",
         )
+        self._planned: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._reads = asyncio.Semaphore(1)
         self._checking: asyncio.Task[None] | None = None
 
@@ -174,10 +178,18 @@ class Database:
         with translated():
             try:
                 async with self._pool.connection() as connection:
+                    await self._refresh_plans(connection)
                     yield connection
             except psycopg.OperationalError:
                 self._check_pool()
                 raise
+
+    async def _refresh_plans(self, connection: Connection) -> None:
+        """Has old plans made anew: one made while the tables were empty would not do for a burst."""
+        now = time.monotonic()
+        if now - self._planned.get(connection, 0.0) > _PLANS_SECONDS:
+            self._planned[connection] = now
+            await connection.execute("DISCARD PLANS", prepare=False)
 
     def _check_pool(self) -> None:
         """After a loss: have the pool throw away its other dead connections, rather than one per failed call."""
