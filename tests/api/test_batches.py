@@ -6,6 +6,7 @@ import asyncio
 from uuid import UUID, uuid4
 
 import grpc
+from structlog.typing import EventDict
 
 from jobwire.v1.admin_service_pb2 import ListJobsRequest
 from jobwire.v1.queue_service_pb2 import (
@@ -69,13 +70,17 @@ async def test_a_batch_that_breaks_a_rule_harms_no_other(serve: Serve) -> None:
         }
 
 
-async def test_a_batch_that_the_database_refuses_harms_no_other(serve: Serve, eye: Eye) -> None:
+async def test_a_batch_that_the_database_refuses_harms_no_other(
+    serve: Serve, eye: Eye, logged: list[EventDict]
+) -> None:
     """It gets as far as the statement that it shares with others, which then fails for all."""
     async with serve() as api:
         eye.run("""ALTER TABLE {}.live_job ADD CHECK (data <> '"poison"')""")
         refusals = await publish_all(api, '"poison"')
         assert len(refusals) == BATCHES // 4
         assert {refusal.code for refusal in refusals} == {grpc.StatusCode.INTERNAL}
+        failed = [line for line in logged if line["event"] == "a call failed unexpectedly"]
+        assert {line["request_id"] for line in failed} == {refusal.request_id for refusal in refusals}
         # Without the spoilt job they are stored like any other: nothing of them had stayed.
         for number in range(0, BATCHES, 4):
             answer = await api.queue.Publish(batch(number))

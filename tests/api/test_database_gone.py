@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -26,28 +28,39 @@ from jobwire.v1.queue_service_pb2 import (
     SubscribeRequest,
 )
 from jobwire_server.app import Server
+from jobwire_server.embedded import EmbeddedPostgres
 
 from .conftest import Api, connected, serving, settings
 from .http_client import get
-from .own_postgres import OwnPostgres, own_postgres
 from .refusals import Refusal, refused
 from .worker import Worker, publish
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[OwnPostgres]:
-    async with own_postgres() as postgres:
-        yield postgres
+def shared() -> Iterator[EmbeddedPostgres]:
+    # Not below pytest's own folder, which PostgreSQL's user may not enter.
+    with tempfile.TemporaryDirectory(prefix="jobwire-test-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        with EmbeddedPostgres(Path(folder) / "pg", settings={"fsync": "off"}) as postgres:
+            yield postgres
 
 
 @pytest.fixture
-async def own(shared: OwnPostgres) -> AsyncIterator[OwnPostgres]:
+async def own(shared: EmbeddedPostgres) -> AsyncIterator[EmbeddedPostgres]:
     """A PostgreSQL that a test may stop."""
     yield shared
-    await shared.start()
+    await start(shared)
 
 
-def says_try_again(answer: Refusal, postgres: OwnPostgres) -> None:
+async def stop(postgres: EmbeddedPostgres) -> None:
+    await asyncio.to_thread(postgres.stop)
+
+
+async def start(postgres: EmbeddedPostgres) -> None:
+    await asyncio.to_thread(postgres.start)
+
+
+def says_try_again(answer: Refusal, postgres: EmbeddedPostgres) -> None:
     assert (answer.code, answer.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
     assert answer.retry_after is not None and 0 < answer.retry_after <= 60
     assert "repeat the call" in answer.message
@@ -63,18 +76,18 @@ async def ready_to(api: Api) -> tuple[int, int]:
 
 
 @pytest.fixture
-async def api(own: OwnPostgres) -> AsyncIterator[Api]:
+async def api(own: EmbeddedPostgres) -> AsyncIterator[Api]:
     async with serving(own.dsn, f"test_{uuid4().hex[:10]}") as api:
         yield api
 
 
 async def test_all_recovers_by_itself(
-    api: Api, own: OwnPostgres, logged: list[EventDict], caplog: pytest.LogCaptureFixture
+    api: Api, own: EmbeddedPostgres, logged: list[EventDict], caplog: pytest.LogCaptureFixture
 ) -> None:
     await publish(api, 2)
     async with Worker(api, max_in_flight=3, heartbeat_interval=Duration(seconds=1)) as worker:
         before = await worker.receive(2)
-        await own.stop()
+        await stop(own)
         await api.until_health("NOT_SERVING")
         assert await ready_to(api) == (200, 503)
         assert (await get(api.server, "/readyz")).json["reason"] == "the database does not answer"
@@ -100,7 +113,7 @@ async def test_all_recovers_by_itself(
         await worker.until(lambda: len(worker.events("heartbeat")) > beats)
         assert not worker.ended
 
-        await own.start()
+        await start(own)
         await api.until_health("SERVING")
         assert await ready_to(api) == (200, 200)
         assert [result.status for result in (await api.queue.Ack(ack)).results] == [ACK_STATUS_APPLIED]
@@ -117,14 +130,14 @@ async def test_all_recovers_by_itself(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_waiting_get_job_survives_or_is_told(api: Api, own: OwnPostgres) -> None:
+async def test_a_waiting_get_job_survives_or_is_told(api: Api, own: EmbeddedPostgres) -> None:
     """A wait that is under way when the database goes: it answers in the end, or says to try again."""
     [job_id] = await publish(api)
     request = GetJobRequest(queue="work", job_id=job_id, wait=Duration(seconds=60), until_finished=True)
     waiting = asyncio.ensure_future(api.queue.GetJob(request))
-    await own.stop()
+    await stop(own)
     await api.until_health("NOT_SERVING")
-    await own.start()
+    await start(own)
     await api.until_health("SERVING")
     async with Worker(api) as worker:
         await worker.complete(*(await worker.receive(1)))
@@ -136,8 +149,8 @@ async def test_a_waiting_get_job_survives_or_is_told(api: Api, own: OwnPostgres)
     assert job.state == JOB_STATE_COMPLETED
 
 
-async def test_a_server_that_starts_before_its_database(own: OwnPostgres) -> None:
-    await own.stop()
+async def test_a_server_that_starts_before_its_database(own: EmbeddedPostgres) -> None:
+    await stop(own)
     async with Server(settings(own.dsn, f"test_{uuid4().hex[:10]}")) as server, connected(server) as api:
         for service in ("", "jobwire.v1.QueueService", "jobwire.v1.AdminService"):
             assert await api.health_of(service) == "NOT_SERVING"
@@ -145,7 +158,7 @@ async def test_a_server_that_starts_before_its_database(own: OwnPostgres) -> Non
         assert (await get(server, "/readyz")).json["reason"] == "waiting for the database"
         says_try_again(await refused(api.queue.Publish(PublishRequest(queue="work", jobs=[JobSpec()]))), own)
         says_try_again(await refused(api.queue.Subscribe(SubscribeRequest(queues=["work"])).read()), own)
-        await own.start()
+        await start(own)
         await server.started()
         for service in ("", "jobwire.v1.QueueService", "jobwire.v1.AdminService"):
             await api.until_health("SERVING", service)
@@ -153,9 +166,9 @@ async def test_a_server_that_starts_before_its_database(own: OwnPostgres) -> Non
         await publish(api)
 
 
-async def test_a_server_whose_database_is_away_stops_in_order(api: Api, own: OwnPostgres) -> None:
+async def test_a_server_whose_database_is_away_stops_in_order(api: Api, own: EmbeddedPostgres) -> None:
     async with Worker(api) as worker:
-        await own.stop()
+        await stop(own)
         await api.until_health("NOT_SERVING")
         async with asyncio.timeout(60):
             await api.server.stop()
