@@ -147,6 +147,24 @@ async def test_a_stale_or_foreign_lease_changes_nothing(broker: Broker) -> None:
         assert [r.status for r in await worker.ack(newer.handle, second.handle)] == [AckStatus.APPLIED] * 2
 
 
+async def test_a_token_is_good_for_its_own_jobs_alone(broker: Broker) -> None:
+    """A live token and a right attempt, with the id of another session's job, or of one that nobody has."""
+    await publish(broker, 3)
+    async with Worker(broker, subscription(credits=1)) as one, Worker(broker, subscription(credits=1)) as other:
+        [mine], [theirs] = await one.receive(1), await other.receive(1)
+        waiting = next(
+            job.id
+            for job in await broker.list_jobs("work", [JobState.CREATED], None, 10)
+            if job.state is JobState.CREATED
+        )
+        for job_id in (theirs.handle.job_id, waiting):
+            for outcome in (Complete(None), FAIL, Release(None), Extend(1_000, None)):
+                [result] = await one.ack(replace(mine.handle, job_id=job_id), outcome=outcome)
+                assert result.status is AckStatus.LEASE_LOST
+        assert (await other.ack(theirs.handle))[0].status is AckStatus.APPLIED
+        assert await state(broker, waiting) in (JobState.CREATED, JobState.ACTIVE)
+
+
 async def test_a_message_names_a_delivery_once(broker: Broker) -> None:
     [job_id] = await publish(broker)
     async with Worker(broker, subscription()) as worker:

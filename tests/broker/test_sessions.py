@@ -325,11 +325,14 @@ async def test_the_watch_begins_anew_after_a_pause_or_an_outage(database: Databa
     ended: list[UUID] = []
     watch = SessionWatch(database, uuid4(), 5.0, lambda session_id, _: ended.append(session_id), clock=lambda: now)
 
+    ending = asyncio.create_task(watch.run())
+
     async def look(at: float) -> None:
         nonlocal now
         now = at
         async with database.connection() as connection:
             await watch.look(connection, [])
+        await asyncio.sleep(0.1)  # what it found would be ended by now
 
     for at in (0, 5, 9.9):
         await look(at)
@@ -345,7 +348,6 @@ async def test_the_watch_begins_anew_after_a_pause_or_an_outage(database: Databa
     await look(84)
     assert not ended
     await look(89.5)
-    ending = asyncio.create_task(watch.run())
     await until(lambda: ended == [session])
     ending.cancel()
 
