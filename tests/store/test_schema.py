@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from jobwire_server.domain.jobs import AckItem, Complete, JobState, NewJob
+from jobwire_server.domain.jobs import AckItem, Complete, Extend, Fail, JobState, NewJob, Progress
 from jobwire_server.domain.queues import JobOptions, JobOptionsPatch, Queue
-from jobwire_server.store import archive, claiming, migrate, publishing, queues, reading, sessions, settling
+from jobwire_server.store import archive, claiming, migrate, publishing, queues, reading, sessions, settling, upkeep
 from jobwire_server.store.database import Database
 from tests.conftest import Postgres, opened
 
@@ -112,6 +112,44 @@ async def test_any_mix_of_retentions_lands_on_its_day(database: Database, queue:
     await finish_all(database)
     rows = await sql("SELECT id, drop_on - (finished_at AT TIME ZONE 'UTC')::date AS days FROM archive")
     assert {row["id"]: row["days"] for row in rows} == {job.id: day + 1 for job, day in zip(jobs, days, strict=True)}
+
+
+@pytest.mark.parametrize("how", ["complete", "fail", "cancel waiting", "cancel running"])
+async def test_every_column_survives_the_move_to_the_archive(
+    database: Database, queue: Queue, sql: Any, how: str
+) -> None:
+    options = JobOptionsPatch(5, 11, False, 12_000, 13_000, 14_000)
+    job = NewJob(uuid4(), '{"n":1}', priority=7, headers='{"a":"b"}', options=options)
+    await publishing.publish(database, queue, [job])
+    [first] = await claim_all(database, 1)
+    progress = Extend(None, Progress(0.5, "half"))
+    await settling.settle(database, [AckItem(first.delivery.handle, progress)])
+    await settling.settle(database, [AckItem(first.delivery.handle, Fail("E", "m", "t", retry_ms=0))])
+    if how != "cancel waiting":
+        [second] = await claim_all(database, 1)
+    [live] = await sql("SELECT * FROM live_job")
+    if how == "complete":
+        await settling.settle(database, [AckItem(second.delivery.handle, Complete('"out"'))])
+    elif how == "fail":
+        await settling.settle(database, [AckItem(second.delivery.handle, Fail("E", "last", "t", permanent=True))])
+    else:
+        await settling.cancel(database, "work", [job.id], 0)
+        if how == "cancel running":
+            await upkeep.check_limits(database, 0)
+    [archived] = await sql("SELECT * FROM archive")
+    assert await sql("SELECT * FROM live_job") == []
+    changed = {
+        "complete": {"started_at"},
+        "fail": {"started_at", "errors"},
+        "cancel waiting": {"attempt"},  # the delivery that would have come next
+        "cancel running": {"started_at"},
+    }[how]
+    common = live.keys() & archived.keys() - changed
+    assert {name: archived[name] for name in common} == {name: live[name] for name in common}
+    assert live.keys() - archived.keys() == {"expires_at", "settled_token", "stop_at", "stop_reason"}
+    assert len(archived["errors"]) == (2 if how == "fail" else 1)
+    states = {"complete": JobState.COMPLETED, "fail": JobState.FAILED}
+    assert archived["state"] == states.get(how, JobState.CANCELLED)
 
 
 async def test_a_day_is_dropped_when_it_has_come_and_a_reader_does_not_stop_acks(
