@@ -119,6 +119,9 @@ class Server:
                 log.warning("the drain took too long", drain_timeout=self._settings.drain_timeout)
             except JobwireError as error:
                 log.warning("the drain was cut short", error=error.message)
+            except Exception:
+                # Whatever it was, the calls under way are still to be finished and the port given back.
+                log.exception("the drain failed")
         await self._grpc.stop(min(_LAST_CALLS_SECONDS, max(0.0, end - loop.time())))
 
     async def _drain(self) -> None:

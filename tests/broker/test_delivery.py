@@ -165,14 +165,20 @@ async def test_a_token_is_good_for_its_own_jobs_alone(broker: Broker) -> None:
         assert await state(broker, waiting) in (JobState.CREATED, JobState.ACTIVE)
 
 
-async def test_a_message_names_a_delivery_once(broker: Broker) -> None:
+async def test_what_is_said_of_one_delivery_is_applied_in_order(broker: Broker) -> None:
     [job_id] = await publish(broker)
     async with Worker(broker, subscription()) as worker:
         [delivery] = await worker.receive(1)
-        items = (AckItem(delivery.handle, Complete('"first"')), AckItem(delivery.handle, FAIL))
+        extend = Extend(None, Progress(0.5, "half"))
+        items = tuple(AckItem(delivery.handle, outcome) for outcome in (extend, Complete('"first"'), FAIL))
         answer = await broker.ack(Ack(worker.opened.session_id, items, 1))
-        assert [(r.status, r.state) for r in answer.results] == [(AckStatus.APPLIED, JobState.COMPLETED)] * 2
-    assert (await broker.get_job("work", job_id)).output == '"first"'
+        assert [(r.status, r.state) for r in answer.results] == [
+            (AckStatus.APPLIED, JobState.ACTIVE),
+            (AckStatus.APPLIED, JobState.COMPLETED),
+            (AckStatus.ALREADY_APPLIED, JobState.COMPLETED),
+        ]
+    job = await broker.get_job("work", job_id)
+    assert (job.output, job.progress) == ('"first"', Progress(0.5, "half"))
 
 
 async def test_concurrent_outcomes_of_one_delivery_record_one(broker: Broker) -> None:

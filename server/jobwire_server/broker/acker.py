@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -54,20 +55,19 @@ class Acker:
 
     async def ack(self, ack: Ack) -> AckAnswer:
         """Applies one Ack call."""
-        first: dict[Handle, AckItem] = {}
-        for item in ack.items:
-            first.setdefault(item.handle, item)
-        items = list(first.values())
-        results = dict(zip(first, await self._line.submit(items), strict=True)) if items else {}
-        settled = [item.handle for item in items if not isinstance(item.outcome, Extend)]
+        results: list[AckResult | None] = [None] * len(ack.items)
+        for wave in _waves(ack.items):
+            answers = await self._line.submit([ack.items[place] for place in wave])
+            for place, answer in zip(wave, answers, strict=True):
+                results[place] = answer
+        answered = [result for result in results if result is not None]
+        settled = [item.handle for item in ack.items if not isinstance(item.outcome, Extend)]
         if ack.session_id is not None:
-            return AckAnswer(
-                [results[item.handle] for item in ack.items], await self._report(ack, ack.session_id, settled)
-            )
+            return AckAnswer(answered, await self._report(ack, ack.session_id, settled))
         # Acknowledged by hand, without naming the session: it gets its credits back all the same.
         for session_id, mine in (await store.sessions_of(self._database, settled)).items():
             await self._report(ack, session_id, mine)
-        return AckAnswer([results[item.handle] for item in ack.items], session_alive=True)
+        return AckAnswer(answered, session_alive=True)
 
     async def _report(self, ack: Ack, session_id: UUID, settled: Sequence[Handle]) -> bool:
         """Tells the session's owner of the sign of life, the credits that return and those asked for.
@@ -142,6 +142,19 @@ def _fits(group: Sequence[Items], call: Items) -> bool:
         return False
     named = {item.handle for items in group for item in items}
     return not any(item.handle in named for item in call)
+
+
+def _waves(items: Sequence[AckItem]) -> list[list[int]]:
+    """The places of the items in waves that name each handle once, so that what is said of one is applied in order."""
+    waves: list[list[int]] = []
+    said: Counter[Handle] = Counter()
+    for place, item in enumerate(items):
+        turn = said[item.handle]
+        said[item.handle] += 1
+        if turn == len(waves):
+            waves.append([])
+        waves[turn].append(place)
+    return waves
 
 
 def _parts(handles: Sequence[str]) -> list[list[str]]:
