@@ -145,9 +145,8 @@ class Broker:
                         log.info("migrated", schema=self._database.schema, migration=name)
                 await archive.make_days_ahead(self._database)
             except JobwireError as error:
-                log.warning(
-                    "waiting for the database", error=error.message, cause=str(error.__cause__), retry_in_seconds=pause
-                )
+                cause = str(error.__cause__ or error).strip()
+                log.warning("waiting for the database", cause=cause, retry_in_seconds=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _START_PAUSE_MAX)
                 continue

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 _STOP_SECONDS = 40.0
+_READY_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
 _TAIL_LINES = 15
 
@@ -41,7 +42,14 @@ class Child:
         raise self.failure(f"ended by itself, with exit code {code}")
 
     async def logged(self, event: str) -> Mapping[str, object]:
-        """Waits for a JSON line in the log whose event is this, and returns it."""
+        """Waits for a JSON line in the log whose event is this, and returns it; ChildError if it does not come soon."""
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                return await self._logged(event)
+        except TimeoutError:
+            raise self.failure(f"was not {event} within {_READY_SECONDS:g} s") from None
+
+    async def _logged(self, event: str) -> Mapping[str, object]:
         ended = asyncio.ensure_future(self.ended())
         try:
             with self.log.open("rb") as lines:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -40,8 +41,9 @@ def serve(
     with _database(data if embedded else None) as url:
         settings = settings_or_fail(**({"database_url": url} if url else {}))
         logs.configure(settings.log_format, settings.log_level)
+        shell = _psql(url, data) if url else ""
         try:
-            asyncio.run(serve_until_signalled(settings, _tell))
+            asyncio.run(serve_until_signalled(settings, lambda server: _tell(server, shell)))
         except (OSError, SchemaMismatch) as error:
             fail(str(error))
 
@@ -61,7 +63,14 @@ def _database(data: Path | None) -> Iterator[str | None]:
         yield postgres.dsn
 
 
-def _tell(server: Server) -> None:
+def _psql(url: str, data: Path) -> str:
+    """A line to paste for a look at the embedded database; the password stays in its file."""
+    address = urlsplit(url)
+    password = f'PGPASSWORD="$(cat {data / "password"})"'
+    return f"  {password} psql -h {address.hostname} -p {address.port} -U {address.username} postgres\n"
+
+
+def _tell(server: Server, shell: str) -> None:
     if not sys.stdout.isatty():
         return  # the log has it
     example = """'{"queue": "hello", "jobs": [{"data": "{\\"name\\": \\"world\\"}"}]}'"""
@@ -75,7 +84,7 @@ def _tell(server: Server) -> None:
 
   grpcurl -plaintext {server.address} list
   grpcurl -plaintext -d {example} {server.address} jobwire.v1.QueueService/Publish
-
+{shell}
 """
     )
     sys.stdout.flush()
