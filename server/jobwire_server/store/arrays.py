@@ -1,7 +1,8 @@
 """Array parameters in PostgreSQL's binary format, each with a fixed element type.
 
 psycopg dumps a list element by element and picks the integer type by the values, so that one statement would be
-prepared many times. These dump in one go and always as the same type. None becomes NULL. The format is that of PostgreSQL's `array_send`.
+prepared many times. These dump in one go and always as the same type. None becomes NULL. The format is that of
+PostgreSQL's `array_send`.
 """
 
 from __future__ import annotations
