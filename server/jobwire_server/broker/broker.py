@@ -16,7 +16,7 @@ from jobwire_server.domain.errors import JobNotFound, JobwireError
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import CancelStatus, Job, JobState, NewJob, Published
 from jobwire_server.domain.queues import Queue
-from jobwire_server.store import archive, reading, settling
+from jobwire_server.store import archive, reading, sessions, settling
 from jobwire_server.store import migrate as migrations
 from jobwire_server.store import upkeep as upkeep_store
 from jobwire_server.store.database import Connection, Database
@@ -318,10 +318,7 @@ class Broker:
     async def _stop(self, stop: Stop) -> None:
         if self._book.stop_delivery(stop.session_id, stop.handle, stop.reason, stop.grace_ms):
             return
-        owner = stop.owner
-        if owner is None:
-            rows = await self._database.once("find_session", {"id": stop.session_id})
-            owner = rows[0].owner if rows else None
+        owner = stop.owner or await sessions.find_owner(self._database, stop.session_id)
         if owner is not None:
             self._signals.tell_replica(owner, kind="stops")
 

@@ -322,8 +322,8 @@ class SessionBook:
             session = self._sessions.get(session_id)
             if session is None or session.epoch != mine[session_id] or session.resuming:
                 continue
-            elsewhere = await self._database.run(connection, "find_session", {"id": session_id})
-            error = SessionTakenOver(str(session_id)) if elsewhere else SessionLost(str(session_id))
+            owner = await store.find_owner(self._database, session_id)
+            error = SessionLost(str(session_id)) if owner is None else SessionTakenOver(str(session_id))
             log.info("session is no longer served here", session_id=str(session_id), reason=error.reason)
             self._forget(session, error)
 
