@@ -1,4 +1,4 @@
-"""Who calls Jobwire while its replicas are replaced: publishers with our client, and one that knows nothing of retries."""
+"""Who calls Jobwire while its replicas are replaced: publishers with our client, and one who repeats nothing."""
 
 from __future__ import annotations
 

@@ -34,7 +34,6 @@ LATE = 2.0
 PATIENCE = 60.0
 
 _PROGRAMS = {"jobwire": [sys.executable, "-m", "jobwire_server"], "python": [sys.executable]}
-_EVERYWHERE = "0.0.0.0:"
 
 
 class Pod:
@@ -56,13 +55,8 @@ class Pod:
         self._output = output
         self._env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("JOBWIRE_", "DATABASE_URL"))},
-            **{name: value for name, value in spec.env.items() if name != "PATH"},
-            # All addresses of a pod are one address of this machine.
-            **{
-                name: value.replace(_EVERYWHERE, f"{address}:")
-                for name, value in spec.env.items()
-                if _EVERYWHERE in value
-            },
+            # What a pod takes for all its addresses is one of this machine's.
+            **{name: value.replace("0.0.0.0:", f"{address}:") for name, value in spec.env.items() if name != "PATH"},
             **(_service_links() if spec.service_links else {}),
             **env,
         }
@@ -73,6 +67,11 @@ class Pod:
     def process(self) -> asyncio.subprocess.Process:
         assert self._process is not None, "the pod was not started"
         return self._process
+
+    @property
+    def serves(self) -> bool:
+        """Whether it belongs to the Service: a worker does not."""
+        return self.spec.readiness is not None and self.ready.is_set() and not self.terminating
 
     def text(self) -> str:
         return self._output.read_text(errors="replace")
@@ -134,6 +133,8 @@ class Pod:
                 tasks.create_task(self._look_for_life(self.spec.liveness))
             if self.spec.readiness is not None:
                 tasks.create_task(self._look_for_readiness(self.spec.readiness))
+            else:
+                self.ready.set()
 
     async def _notice_an_end(self) -> None:
         await self.process.wait()
@@ -229,7 +230,9 @@ class Cluster:
         self._count += 1
         address = f"{self._network}.{self._count}"
         _have(address)
-        pod = Pod(spec, address, self._env | env, self._folder / f"pod-{self._count}.log")
+        # Names are looked up where this cluster's are.
+        command = [part.replace("dns:///jobwire:50051", self.target) for part in spec.command]
+        pod = Pod(replace(spec, command=command), address, self._env | env, self._folder / f"pod-{self._count}.log")
         self.pods.append(pod)
         await pod.start()
         return pod
@@ -272,7 +275,7 @@ class Cluster:
         loop = asyncio.get_running_loop()
         told: list[str] = []
         while True:
-            fit = [pod.address for pod in self.pods if pod.ready.is_set() and not pod.terminating]
+            fit = [pod.address for pod in self.pods if pod.serves]
             if fit != told:
                 told = fit
                 loop.call_later(LATE, self._learn, fit)

@@ -10,7 +10,9 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-_TTL = 30
+TTL = 30
+"""For how long an answer may be kept, in seconds."""
+
 _HEADER = struct.Struct("!HHHHHH")
 _QUESTION_END = struct.Struct("!HH")
 _ADDRESS_RECORD = struct.Struct("!HHHIH4s")
@@ -49,7 +51,7 @@ class _Names(asyncio.DatagramProtocol):
         answer = [_HEADER.pack(number, _ANSWER_NO_ERROR, 1, len(found), 0, 0), question]
         for address in found:
             four = bytes(map(int, address.split(".")))
-            answer.append(_ADDRESS_RECORD.pack(_POINTER_TO_QUESTION, _A, _IN, _TTL, len(four), four))
+            answer.append(_ADDRESS_RECORD.pack(_POINTER_TO_QUESTION, _A, _IN, TTL, len(four), four))
         self._transport.sendto(b"".join(answer), addr)
 
     def _turned(self) -> list[str]:

@@ -1,10 +1,11 @@
-"""Deploys as a platform makes them, by the files in deploy/: no job runs again, no call is refused, nobody is killed."""
+"""Deploys as a platform makes them, by the files in deploy/: no job runs again, no call fails, nobody is killed."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from jobwire import Client, JobState
 from tests.system.conftest import WORKER, WorkerProcess, until
 
 from .callers import QUEUE, Publishers, Stranger
-from .cluster import LATE, Cluster, at_once
+from .cluster import LATE, Cluster, Pod, at_once
 from .manifests import Spec, on_compose, on_kubernetes, on_sae
 
 pytestmark = pytest.mark.timeout(300)
@@ -108,3 +109,17 @@ async def test_a_service_with_the_name_of_its_variables_does_not_stop_the_start(
     await until(lambda: pod.restarts)
     assert "JOBWIRE_SERVICE_HOST: there is no such setting" in pod.text()
     assert not spec.service_links
+
+
+async def test_workers_spread_over_the_replicas_of_a_name(cluster: Cluster, work_for: StartWorker) -> None:
+    await cluster.deploy(on_kubernetes("jobwire"))
+    for _ in range(4):
+        work_for(cluster.target, 0.1, 1)
+    await until(lambda: sum(map(sessions, cluster.pods)) == 4)
+    assert all(sessions(pod) > 0 for pod in cluster.pods)
+
+
+def sessions(pod: Pod) -> float:
+    with urllib.request.urlopen(f"http://{pod.address}:8080/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("jobwire_sessions ")))
