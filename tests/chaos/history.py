@@ -239,9 +239,9 @@ class Record:
         self._calls += 1
         return self._calls * 1_000_000 + os.getpid() % 1_000_000
 
-    def note(self, kind: type[E], call: int, *values: Any) -> None:
-        """Writes an event down, with the time."""
-        line = json.dumps([kind.kind, time.monotonic(), call, *values], separators=(",", ":"))
+    def note(self, kind: type[E], call: int, *values: Any, t: float | None = None) -> None:
+        """Writes an event down, as of now or of `t`."""
+        line = json.dumps([kind.kind, time.monotonic() if t is None else t, call, *values], separators=(",", ":"))
         os.write(self._file, line.encode() + b"\n")
 
 
