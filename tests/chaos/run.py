@@ -68,9 +68,7 @@ async def run(plan: Plan, folder: Path, say: Say) -> Result:
         concurrency=plan.concurrency,
         seed=plan.seed,
     ) as rig:
-        say(
-            f"{plan.servers} servers, {plan.workers} workers, {plan.jobs:,} jobs, seed {plan.seed}; all of it in {folder}"
-        )
+        say(f"seed {plan.seed}: {plan.servers} servers, {plan.workers} workers, {plan.jobs:,} jobs; all in {folder}")
         await _load(plan, rig)
         faults = asyncio.create_task(_faults(plan, rig, say, problems))
         watching = asyncio.create_task(_watch(rig, say))
