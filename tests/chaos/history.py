@@ -231,7 +231,11 @@ class Record:
 
     def __init__(self, folder: Path, who: str) -> None:
         self.who = who
-        self._file = os.open(folder / f"{who}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = os.open(folder / f"{who}.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            # A kill came in the middle of a line; what follows begins on its own.
+            os.write(self._file, b"\n")
         self._calls = 0
 
     def next_call(self) -> int:
@@ -256,9 +260,10 @@ def _read(path: Path) -> Iterator[Event]:
     who = path.stem
     with path.open(encoding="utf-8") as lines:
         for line in lines:
-            if not line.endswith("\n"):
+            try:
+                kind, t, call, *values = json.loads(line)
+            except ValueError:
                 continue
-            kind, t, call, *values = json.loads(line)
             make = cast(Any, KINDS[kind])
             yield make(t, who, call, *values)
 
