@@ -122,7 +122,7 @@ class Ended(Event):
 
 @dataclass(slots=True)
 class Ack(Event):
-    """An Ack call is about to be sent. `items`: handle, what is said (complete, fail, release, extend)."""
+    """An Ack call is about to be sent. `items`: handle, what is said (complete, fail, permanent, release, extend)."""
 
     kind = "ack"
     session: str

@@ -44,7 +44,7 @@ class RecordingQueue:
 
     async def Ack(self, request: pb.AckRequest, timeout: float | None = None) -> pb.AckResponse:  # noqa: N802
         call = self._record.next_call()
-        items = [(item.handle, item.WhichOneof("outcome")) for item in request.items]
+        items = [(item.handle, _word(item)) for item in request.items]
         wanted = request.max_in_flight if request.HasField("max_in_flight") else None
         self._record.note(
             history.Ack, call, request.session_id, request.last_sequence, wanted, request.close_session, items
@@ -146,6 +146,10 @@ class RecordingStream:
                 note(history.Heartbeat, number, sequence)
             case "draining":
                 note(history.Draining, number, sequence, from_duration(event.draining.resume_within))
+
+
+def _word(item: pb.AckItem) -> str | None:
+    return "permanent" if item.fail.permanent else item.WhichOneof("outcome")
 
 
 async def _answered(record: Record, call: int, answer: Any) -> Any:
