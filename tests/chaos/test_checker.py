@@ -753,6 +753,51 @@ class TestOrder:
         holds(story)
 
 
+class TestEarly:
+    def test_a_cut_that_is_not_waited_out(self, story: Story) -> None:
+        story.publish("a")
+        worker = Session(story)
+        (lost,) = worker.take("a")
+        worker.beats(10)
+        story.fault("cut", "worker-1", 1.0)
+        worker.broken()
+        story.give_back(lost)
+        Session(story, "worker-2").work("a")
+        breaks(story, "early")
+
+    def test_heartbeats_that_are_not_waited_for(self, story: Story) -> None:
+        story.publish("a")
+        worker = Session(story)
+        (lost,) = worker.take("a")
+        worker.beats(10)
+        story.fault("freeze", "worker-1", 12.0)
+        story.give_back(lost)
+        Session(story, "worker-2").work("a")
+        breaks(story, "early")
+
+    def test_three_heartbeats_that_are(self, story: Story) -> None:
+        story.publish("a")
+        worker = Session(story)
+        (lost,) = worker.take("a")
+        worker.beats(10)
+        story.wait(4.0)
+        story.fault("freeze", "worker-1", 12.0)
+        story.give_back(lost, lost=True)
+        Session(story, "worker-2").work("a")
+        holds(story)
+
+    def test_what_was_hardly_sent_goes_back_at_once(self, story: Story) -> None:
+        story.publish("a")
+        worker = Session(story)
+        (lost,) = worker.take("a")
+        story.fault("cut", "worker-1", 0.1)
+        worker.broken()
+        story.give_back(lost)
+        worker.resume(lost, lost=[lost])
+        worker.work("a")
+        holds(story)
+
+
 class TestLate:
     def late(self, story: Story, *, seconds: float) -> None:
         story.publish("a", "b")

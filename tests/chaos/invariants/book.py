@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,7 +170,7 @@ class Book:
         faults: list[Fault] = []
         clients: set[str] = set()
         self._note_end(end)
-        take = {
+        take: dict[str, Callable[[Any], None]] = {
             "publish": self._publish,
             "published": self._published,
             "subscribe": self._subscribe,

@@ -15,7 +15,7 @@ from .book import FAILS, REFUSED, SETTLED, SKEW, Book, Lease, Session
 from .disturbances import name_of
 from .report import Report
 
-RACE = 1.0
+RACE = 0.2
 """Seconds before a resume in which an event may arrive that the client did not come to read."""
 
 
@@ -36,13 +36,12 @@ def check(book: Book, report: Report) -> dict[Lease, Cause]:
     causes: dict[Lease, Cause] = {}
     for job in book.jobs():
         before: Lease | None = None
-        for place, lease in enumerate(job.leases):
+        for lease in job.leases:
             if lease.stream is None:
                 continue
             if before is not None:
                 report.redeliveries[causes[before].name] += 1
-            following = job.leases[place + 1] if place + 1 < len(job.leases) else None
-            end = _ended_by(lease, following)
+            following, end = job.after(lease), ended_by(lease)
             if end is not None:
                 cause = _cause(book, lease, following, end)
                 if cause in (UNEXPLAINED, DEPLOY):
@@ -52,17 +51,14 @@ def check(book: Book, report: Report) -> dict[Lease, Cause]:
     return causes
 
 
-def refused(lease: Lease) -> float | None:
-    """When an Ack was first told that the lease is over."""
-    return min((said.answered for said in lease.statements if said.status in REFUSED), default=None)
-
-
-def _ended_by(lease: Lease, following: Lease | None) -> float | None:
+def ended_by(lease: Lease) -> float | None:
     """By when the lease had ended otherwise than by an outcome of its own, as far as anybody knows."""
-    ends = [end for end in (refused(lease), lease.listed_lost if not lease.won else None) if end is not None]
+    refused = (said.answered for said in lease.statements if said.status in REFUSED)
+    ends = [min(refused, default=None), lease.listed_lost if not lease.won else None]
+    following = lease.job.after(lease)
     if following is not None:
         ends.append(following.claim.t)
-    return min(ends, default=None)
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _complain(lease: Lease, following: Lease | None, end: float, cause: Cause, report: Report) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from tests.chaos.history import Fault
 
-AFTERMATH = 10.0
+AFTERMATH = 5.0
 """How long after its end a fault may still be the cause of something, in seconds."""
 
 RESTART, RESTORE = "restart", "restore"

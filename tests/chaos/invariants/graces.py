@@ -1,8 +1,12 @@
-"""What a lost session held is delivered again within the grace that was stated for such a loss.
+"""What a lost session held is delivered again within the grace that was stated for such a loss, and not before.
 
-Counted from the last moment at which the session may have been well: its fault's beginning, its last sign of life, the
-end of what else disturbed the service meanwhile, since then all counts begin anew. And only judged where the job was
-passed over: a job that nobody was free to take, or behind others in line, is not late.
+Not before: a session whose stream broke waits for its resume, and one that is silent is not lost before the third
+heartbeat without an answer. What the server had hardly sent when the stream broke is another matter: it goes back at
+once.
+
+Not after: counted from the last moment at which the session may have been well, which is its fault's beginning, its
+last sign of life, or the end of what else disturbed the service meanwhile, since then all counts begin anew. And only
+judged where the job was passed over: a job that nobody was free to take, or behind others in line, is not late.
 """
 
 from __future__ import annotations
@@ -10,12 +14,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 
-from .book import Book, Job, Lease
-from .causes import Cause
+from .book import SKEW, Book, Job, Lease
+from .causes import Cause, ended_by
 from .report import Report
 
 SLACK = 15.0
 """Seconds for what a loaded system takes beyond a grace."""
+_UNDER_WAY = 1.0
+"""Seconds for which a server may not know yet that a delivery was handed over."""
+_MISSED = 3
 _HEARTBEATS = 4
 _RENEWALS = 4
 _LOOKED_AT = 10_000
@@ -46,11 +53,14 @@ def _order(job: Job) -> tuple[int, int] | None:
 
 
 def check(book: Book, causes: Mapping[Lease, Cause], report: Report) -> None:
-    """Invariant `late`, and the gaps by fault."""
+    """Invariants `early` and `late`, and the gaps by fault."""
     claims: dict[str, _Claims] = {}
     for lease, cause in causes.items():
+        if cause.fault is None:
+            continue
+        _early(book, lease, cause, report)
         following = lease.job.after(lease)
-        if cause.fault is None or following is None:
+        if following is None:
             continue
         lost = max(cause.fault.t, lease.arrived)
         again = next((other for other in lease.job.leases if other.attempt > lease.attempt and other.stream), None)
@@ -71,6 +81,33 @@ def check(book: Book, causes: Mapping[Lease, Cause], report: Report) -> None:
                 session=lease.claim.session,
                 t=following.claim.t,
             )
+
+
+def _early(book: Book, lease: Lease, cause: Cause, report: Report) -> None:
+    """Complains if the lease was over before its session could be."""
+    end = ended_by(lease)
+    session = book.sessions.get(lease.claim.session)
+    stream = lease.stream
+    if end is None or session is None or stream is None:
+        return
+    last = max((other for other in session.streams if other.opened < end), key=lambda other: other.epoch)
+    broken = min(end, last.ended if last.ended is not None else end)
+    disturbances = book.disturbances
+    for timeline in (disturbances.of_client(stream.who), disturbances.service, disturbances.restarts):
+        broken = min([broken, *(fault.t for fault in timeline.within(last.opened, end))])
+    broken = max(broken, last.opened)
+    if lease.arrived > broken - _UNDER_WAY:
+        return
+    earliest = min(broken + last.asked.grace, session.last_sign(end) + _MISSED * last.asked.heartbeat)
+    if end < earliest - SKEW:
+        report.add(
+            "early",
+            f"{cause.name} at {broken:.3f}, to be waited for until {earliest:.3f}, given back by {end:.3f}",
+            job=lease.job.id,
+            handle=lease.handle,
+            session=session.id,
+            t=end,
+        )
 
 
 def _due(book: Book, lease: Lease, following: Lease, lost: float) -> float:

@@ -132,3 +132,5 @@ def check(book: Book, report: Report) -> None:
                 counter.acked(event)
             case history.Opened():
                 counter.opened(event)
+            case _:
+                pass
