@@ -184,17 +184,21 @@ class TestCorrect:
         holds(story)
 
     def test_a_restore_undoes_what_lies_between_it_and_the_backup(self, story: Story) -> None:
-        story.publish("a")
+        story.publish("a", "b")
         worker = Session(story)
         (held,) = worker.take("a")
         start = story.t
         story.publish("gone")
         del story.rows[job_id("gone")]
         worker.ack(held, applied=False)
+        cancelled = replace(story.rows[job_id("b")])
+        story.cancel("b", "CANCELLED")
+        story.end.outcomes.clear()
+        story.rows[cancelled.id] = cancelled
         story.events.append(Fault(start, "runner", 0, "restore", "postgres", story.t + 1))
         story.wait(2)
         story.give_back(held)
-        Session(story).work("a")
+        Session(story).work("a", "b")
         holds(story)
 
 
@@ -412,6 +416,15 @@ class TestStranger:
         del story.events[:2]
         breaks(story, "stranger")
 
+    def test_a_delivery_of_such_a_job_without_a_claim(self, story: Story) -> None:
+        story.publish("a")
+        worker = Session(story)
+        worker.arrive(*worker.claim("a"))
+        story.rows.clear()
+        story.end.claims.clear()
+        del story.events[:2]
+        breaks(story, "stranger")
+
     def test_an_outcome_of_a_job_that_nobody_published(self, story: Story) -> None:
         story.publish("a", "b")
         worker = Session(story)
@@ -465,6 +478,16 @@ class TestUndone:
         (held,) = worker.take("a")
         worker.ack(held, what=what, applied=False, status=status)
         story.settle(held, "complete")
+        breaks(story, "undone")
+
+    def test_an_outcome_by_a_delivery_before_the_one_that_was_given_back(self, story: Story) -> None:
+        story.publish("a")
+        old = killed(story)
+        story.give_back(old)
+        other = Session(story, "worker-2")
+        other.ack(*other.take("a"), what="release")
+        story.settle(old, "complete")
+        story.outcome("a").attempt = 1
         breaks(story, "undone")
 
     def test_a_failed_run_whose_attempt_is_claimed_again(self, story: Story) -> None:
