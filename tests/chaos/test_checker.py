@@ -343,6 +343,25 @@ class TestUnknown:
         one.work("a")
         holds(story)
 
+    def test_a_job_that_has_just_been_stored_may_be_overtaken(self, story: Story) -> None:
+        story.publish("a", "b")
+        worker = Session(story)
+        story.wait(0.5)
+        worker.work("b")
+        story.wait(2)
+        worker.work("a")
+        holds(story)
+
+    def test_when_a_job_was_stored_whose_publish_had_no_answer(self, story: Story) -> None:
+        story.publish("a", answered=False)
+        story.publish("b")
+        story.wait(10)
+        worker = Session(story)
+        worker.work("b")
+        story.wait(2)
+        worker.work("a")
+        holds(story)
+
     def test_a_claim_that_was_rolled_back_lets_others_pass_once(self, story: Story) -> None:
         story.publish("a", "b", "c")
         story.wait(10)
@@ -1027,6 +1046,16 @@ class TestUnexplained:
         worker = Session(story)
         (held,) = worker.take("a")
         worker.beats(30)
+        worker.ack(held, applied=False, status="LEASE_LOST")
+        story.settle(held, "complete")
+        breaks(story, "unexplained")
+
+    def test_no_fault_makes_a_lease_lost_that_then_completes(self, story: Story) -> None:
+        story.publish("a")
+        worker = Session(story)
+        (held,) = worker.take("a")
+        worker.beats(30)
+        story.fault("kill", "server-1")
         worker.ack(held, applied=False, status="LEASE_LOST")
         story.settle(held, "complete")
         breaks(story, "unexplained")
