@@ -142,9 +142,9 @@ class TestCorrect:
         lost = killed(story)
         story.fault("kill", "server-1", 5.0)
         other = Session(story, "worker-2")
-        other.beats(45)
+        other.beats(60)
         other.work("b")
-        other.beats(20)
+        other.beats(10)
         story.give_back(lost)
         other.work("a", "c")
         holds(story)
@@ -199,7 +199,9 @@ class TestCorrect:
         story.wait(2)
         story.give_back(held)
         Session(story).work("a", "b")
-        holds(story)
+        report = story.report()
+        assert report.ok, str(report)
+        assert report.redeliveries == {"restored": 1}
 
 
 def killed(story: Story, *, link: bool = False) -> Any:
