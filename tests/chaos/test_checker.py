@@ -142,9 +142,9 @@ class TestCorrect:
         lost = killed(story)
         story.fault("kill", "server-1", 5.0)
         other = Session(story, "worker-2")
-        other.beats(45)
+        other.beats(60)
         other.work("b")
-        other.beats(20)
+        other.beats(10)
         story.give_back(lost)
         other.work("a", "c")
         holds(story)
@@ -184,18 +184,24 @@ class TestCorrect:
         holds(story)
 
     def test_a_restore_undoes_what_lies_between_it_and_the_backup(self, story: Story) -> None:
-        story.publish("a")
+        story.publish("a", "b")
         worker = Session(story)
         (held,) = worker.take("a")
         start = story.t
         story.publish("gone")
         del story.rows[job_id("gone")]
         worker.ack(held, applied=False)
+        cancelled = replace(story.rows[job_id("b")])
+        story.cancel("b", "CANCELLED")
+        story.end.outcomes.clear()
+        story.rows[cancelled.id] = cancelled
         story.events.append(Fault(start, "runner", 0, "restore", "postgres", story.t + 1))
         story.wait(2)
         story.give_back(held)
-        Session(story).work("a")
-        holds(story)
+        Session(story).work("a", "b")
+        report = story.report()
+        assert report.ok, str(report)
+        assert report.redeliveries == {"restored": 1}
 
 
 def killed(story: Story, *, link: bool = False) -> Any:
@@ -339,6 +345,25 @@ class TestUnknown:
         one.work("a")
         holds(story)
 
+    def test_a_job_that_has_just_been_stored_may_be_overtaken(self, story: Story) -> None:
+        story.publish("a", "b")
+        worker = Session(story)
+        story.wait(0.5)
+        worker.work("b")
+        story.wait(2)
+        worker.work("a")
+        holds(story)
+
+    def test_when_a_job_was_stored_whose_publish_had_no_answer(self, story: Story) -> None:
+        story.publish("a", answered=False)
+        story.publish("b")
+        story.wait(10)
+        worker = Session(story)
+        worker.work("b")
+        story.wait(2)
+        worker.work("a")
+        holds(story)
+
     def test_a_claim_that_was_rolled_back_lets_others_pass_once(self, story: Story) -> None:
         story.publish("a", "b", "c")
         story.wait(10)
@@ -412,6 +437,15 @@ class TestStranger:
         del story.events[:2]
         breaks(story, "stranger")
 
+    def test_a_delivery_of_such_a_job_without_a_claim(self, story: Story) -> None:
+        story.publish("a")
+        worker = Session(story)
+        worker.arrive(*worker.claim("a"))
+        story.rows.clear()
+        story.end.claims.clear()
+        del story.events[:2]
+        breaks(story, "stranger")
+
     def test_an_outcome_of_a_job_that_nobody_published(self, story: Story) -> None:
         story.publish("a", "b")
         worker = Session(story)
@@ -465,6 +499,16 @@ class TestUndone:
         (held,) = worker.take("a")
         worker.ack(held, what=what, applied=False, status=status)
         story.settle(held, "complete")
+        breaks(story, "undone")
+
+    def test_an_outcome_by_a_delivery_before_the_one_that_was_given_back(self, story: Story) -> None:
+        story.publish("a")
+        old = killed(story)
+        story.give_back(old)
+        other = Session(story, "worker-2")
+        other.ack(*other.take("a"), what="release")
+        story.settle(old, "complete")
+        story.outcome("a").attempt = 1
         breaks(story, "undone")
 
     def test_a_failed_run_whose_attempt_is_claimed_again(self, story: Story) -> None:
@@ -1004,6 +1048,16 @@ class TestUnexplained:
         worker = Session(story)
         (held,) = worker.take("a")
         worker.beats(30)
+        worker.ack(held, applied=False, status="LEASE_LOST")
+        story.settle(held, "complete")
+        breaks(story, "unexplained")
+
+    def test_no_fault_makes_a_lease_lost_that_then_completes(self, story: Story) -> None:
+        story.publish("a")
+        worker = Session(story)
+        (held,) = worker.take("a")
+        worker.beats(30)
+        story.fault("kill", "server-1")
         worker.ack(held, applied=False, status="LEASE_LOST")
         story.settle(held, "complete")
         breaks(story, "unexplained")
