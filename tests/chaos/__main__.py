@@ -48,9 +48,13 @@ def main() -> int:
         place = said.keep or Path(folder) / "run"
         Path(folder).chmod(0o711)
         result = asyncio.run(run(plan, place, lambda line: print(line, file=sys.stderr, flush=True)))
-    print(json.dumps(as_dict(result), indent=2) if said.json else as_text(result))
+    found = result.report, result.faults, result.recovery
+    print(json.dumps({"seed": seed} | as_dict(*found), indent=2) if said.json else as_text(*found))
+    for problem in result.problems:
+        print(problem, file=sys.stderr)
     if said.markdown:
-        said.markdown.write_text(as_markdown(result))
+        said.markdown.write_text(as_markdown(*found))
+    print(f"seed {seed}, {result.seconds:.0f} s", file=sys.stderr)
     return 1 if result.problems else 0
 
 

@@ -113,7 +113,7 @@ class Draining(Event):
 
 @dataclass(slots=True)
 class Ended(Event):
-    """A stream is over: `code` is OK in order, CANCELLED if by the client itself, else gRPC's code; `reason` is ours."""
+    """A stream is over. `code`: OK in order, CANCELLED if by the client itself, else gRPC's; `reason` is ours."""
 
     kind = "ended"
     code: str
@@ -134,7 +134,7 @@ class Ack(Event):
 
 @dataclass(slots=True)
 class Acked(Event):
-    """Its answer. `results`: status (APPLIED, ALREADY_APPLIED, LEASE_LOST, NOT_FOUND, CANCELLED), in the order of the items."""
+    """Its answer. `results`: a status for each item (APPLIED, ALREADY_APPLIED, LEASE_LOST, NOT_FOUND, CANCELLED)."""
 
     kind = "acked"
     results: Sequence[str]
@@ -160,7 +160,7 @@ class CancelAnswered(Event):
 
 @dataclass(slots=True)
 class Failed(Event):
-    """A unary call ended with an error: gRPC's code, our reason. Whether it was applied is not known, unless the code says so."""
+    """A unary call ended with an error: gRPC's code, our reason. Unless they tell, it may have been applied or not."""
 
     kind = "failed"
     code: str
@@ -188,10 +188,10 @@ class Finished(Event):
 
 @dataclass(slots=True)
 class Fault(Event):
-    """A fault was done to `victim` and lasted until `until`; the time it took to come back in order is not part of it (`call` is 0).
+    """A fault was done to `victim` and lasted until `until`; what it then takes to recover is not part of it.
 
-    `what` is one of the names in tests/chaos/faults.py. Victims are processes (`server-1`, `worker-2`, `postgres`) or the
-    link of one (`worker-2` with a network fault, `server-1 to postgres`).
+    `call` is 0. `what` is one of the names in tests/chaos/faults.py. Victims are processes (`server-1`, `worker-2`,
+    `postgres`) or the link of one (`worker-2` with a network fault, `server-1 to postgres`).
     """
 
     kind = "fault"
@@ -270,9 +270,10 @@ def _read(path: Path) -> Iterator[Event]:
 
 @dataclass(slots=True)
 class Outcome:
-    """A finished job as the archive has it. Times are those of the database, in seconds on the machine's monotonic clock.
+    """A finished job as the archive has it; the database's times, in seconds on the machine's monotonic clock.
 
-    `state` is completed, cancelled or failed; `token` that of the delivery which brought it, or empty; `errors`: attempt, type, worker.
+    `state` is completed, cancelled or failed; `token` that of the delivery which brought it, or empty; `errors`:
+    attempt, type, worker.
     """
 
     queue: str
@@ -311,8 +312,8 @@ class Claim:
 class EndState:
     """What the database says when all is over.
 
-    `live` are the jobs (queue, id, state) that are not finished; `claims` all claims ever made, kept by a trigger that a run
-    puts beside the schema.
+    `live` are the jobs (queue, id, state) that are not finished; `claims` all claims ever made, kept by a trigger that
+    a run puts beside the schema.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)

@@ -111,7 +111,8 @@ class Recoveries:
         near = [
             other
             for other in faults
-            if other is not fault and other.until > fault.t - _BEFORE_SECONDS and other.t < fault.until
+            if other is not fault and other.what != "abandon"
+            if other.until > fault.t - _BEFORE_SECONDS and other.t < fault.until + _WINDOW_SECONDS
         ]
         before = self._rate(fault.t - _BEFORE_SECONDS, fault.t)
         if near or before < _ENOUGH_PER_SECOND:

@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.chaos import history
 from tests.chaos.checker import Report, check
 from tests.chaos.faults import Drawn, NotInOrder, draw
-from tests.chaos.history import EndState, Event, Fault, Terms
+from tests.chaos.history import Fault, Terms
+from tests.chaos.recovery import Recoveries
 from tests.chaos.rig import Graces, Member, Rig
 
 Say = Callable[[str], None]
@@ -50,8 +51,7 @@ class Result:
     plan: Plan
     report: Report
     faults: list[Fault]
-    events: list[Event]
-    end: EndState
+    recovery: Recoveries
     problems: list[str]
     seconds: float
 
@@ -70,15 +70,15 @@ async def run(plan: Plan, folder: Path, say: Say) -> Result:
     ) as rig:
         say(f"seed {plan.seed}: {plan.servers} servers, {plan.workers} workers, {plan.jobs:,} jobs; all in {folder}")
         await _load(plan, rig)
-        faults = asyncio.create_task(_faults(plan, rig, say, problems))
+        trouble = asyncio.create_task(_faults(plan, rig, say, problems))
         watching = asyncio.create_task(_watch(rig, say))
         try:
-            await faults
+            await trouble
             await _quiet(plan, rig, say, problems)
         finally:
-            for task in (faults, watching):
+            for task in (trouble, watching):
                 task.cancel()
-            await asyncio.gather(faults, watching, return_exceptions=True)
+            await asyncio.gather(trouble, watching, return_exceptions=True)
         end = await asyncio.to_thread(rig.end_state)
         for part in ("worker", "operator", "server"):
             await _all_end(rig.some(part), problems)
@@ -88,9 +88,10 @@ async def run(plan: Plan, folder: Path, say: Say) -> Result:
     graces = plan.graces
     terms = Terms(graces.owner, graces.drain, graces.renew, graces.poll)
     report = await asyncio.to_thread(check, events, end, terms)
-    done = [event for event in events if isinstance(event, Fault)]
-    problems += [str(violation) for violation in report.violations]
-    return Result(plan, report, done, events, end, problems, time.monotonic() - begun)
+    if not report.ok:
+        problems.append(str(report))
+    faults = [event for event in events if isinstance(event, Fault)]
+    return Result(plan, report, faults, Recoveries(events, end), problems, time.monotonic() - begun)
 
 
 async def _load(plan: Plan, rig: Rig) -> None:
@@ -130,8 +131,8 @@ async def _do(fault: Drawn, rig: Rig, say: Say, at: float, problems: list[str]) 
     say(f"{at:7.1f} s  {fault.title}")
     try:
         await fault.do(rig)
-    except NotInOrder as trouble:
-        problems.append(str(trouble))
+    except NotInOrder as error:
+        problems.append(str(error))
         if fault.victim is not None and not fault.victim.running:
             await fault.victim.start()
 
@@ -150,6 +151,7 @@ async def _quiet(plan: Plan, rig: Rig, say: Say, problems: list[str]) -> None:
     """Waits until all that was published has an outcome."""
     await _all_end(rig.some("publisher"), problems, asked=False)
     for member in rig.some("rogue"):
+        rig.note("kill", member.name, time.monotonic())
         await member.kill()
     limit = time.monotonic() + _QUIET_SECONDS + plan.graces.drain + plan.graces.owner
     while await asyncio.to_thread(rig.live_jobs):

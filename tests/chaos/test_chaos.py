@@ -21,8 +21,9 @@ async def well(plan: Plan, folder: Path) -> Result:
     said: list[str] = []
     result = await run(plan, folder / "run", said.append)
     if result.problems:
-        pytest.fail("\n".join([*said, as_text(result)]), pytrace=False)
-    assert len(result.end.outcomes) == plan.jobs
+        table = as_text(result.report, result.faults, result.recovery)
+        pytest.fail("\n".join([*said, table, *result.problems]), pytrace=False)
+    assert result.report.acknowledged == result.report.outcomes == plan.jobs
     return result
 
 
