@@ -208,8 +208,9 @@ class Rogue:
                     items.append(pb.AckItem(handle=event.cancellation.handle, release=pb.Release()))
                 await self._say(connection, session, event.sequence, items)
                 if items and chance.random() < 0.3:
-                    # Once more, with what was said or left unsaid in earlier sessions.
-                    await self._say(connection, session, event.sequence, [*items, *self._old_words()])
+                    # Once more, now this and now something else, with what was left unsaid in earlier sessions.
+                    again = [self._word(handle, chance) for handle in handles]
+                    await self._say(connection, session, event.sequence, [*items, *again, *self._old_words()])
         finally:
             call.cancel()
             if self._held:

@@ -19,7 +19,7 @@ from tests.chaos.rig import Graces, Member, Rig
 
 Say = Callable[[str], None]
 
-SHORT = Graces(owner=6.0, drain=20.0, cancel=3.0, renew=1.0, poll=0.5, resume=3.0, heartbeat=1.0)
+SHORT = Graces(owner=6.0, drain=12.0, cancel=3.0, renew=1.0, poll=0.5, resume=3.0, heartbeat=1.0)
 """Impatience, so that a run of a minute sees every grace end."""
 
 _QUIET_SECONDS = 180.0
