@@ -95,6 +95,14 @@ class _Pump:
         self.tail = b""
 
     async def run(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            await self._run(source, target)
+        except OSError:
+            # How a connection ends is not told either to whom nothing is told any more.
+            if not self.deaf:
+                raise
+
+    async def _run(self, source: socket.socket, target: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while piece := await loop.sock_recv(source, _PIECE):
             while piece:
