@@ -354,6 +354,18 @@ async def test_a_trap_finds_its_pattern_whatever_the_pieces(
         assert proxy.open == 1
 
 
+async def test_answers_freeze_when_a_request_comes_by_that_is_passed(proxy: Proxy, upstream: Upstream) -> None:
+    async with connected(proxy) as end:
+        trap = proxy.freeze_answers_on(b"commit")
+        assert await end.echoes(b"begin")
+        assert not trap.sprung.is_set()
+        await end.send(b"now commit it")
+        await until(lambda: upstream.received.endswith(b"commit it"))
+        assert trap.sprung.is_set() and await end.hears_nothing()
+        proxy.thaw()
+        assert await end.receive(13) == b"now commit it"
+
+
 @pytest.mark.parametrize("after", [1, 70_000, 1_000_000])
 async def test_a_trap_cuts_after_so_many_bytes(proxy: Proxy, upstream: Upstream, after: int) -> None:
     upstream.mute = True
