@@ -191,7 +191,7 @@ async def test_no_call_waits_for_ever_for_a_frozen_database(line: Line, serve: S
         ack = AckRequest(session_id=worker.session_id, items=done(delivery.handle))
         new = PublishRequest(queue="work", jobs=[JobSpec(data="1")])
         try:
-            async with asyncio.timeout(45):
+            async with asyncio.timeout(75):
                 refusals = await asyncio.gather(refused(api.queue.Ack(ack)), refused(api.queue.Publish(new)))
                 await until(lambda: not ready(api))
         finally:
