@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from jobwire import Client, Job, Worker
+from jobwire.v1.admin_service_pb2 import ListQueuesRequest
 from jobwire.v1.queue_service_pb2 import (
     ACK_STATUS_ALREADY_APPLIED,
     ACK_STATUS_APPLIED,
@@ -56,6 +57,18 @@ class Net:
     proxy: Proxy
     wire: Wire
 
+    async def back(self) -> None:
+        """Returns when the client's connection stands again."""
+
+        async def answers() -> bool:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await self.wire.admin.ListQueues(ListQueuesRequest(), timeout=5)
+                return True
+            return False
+
+        self.proxy.heal()
+        await until(answers)
+
     async def detached(self) -> None:
         """Returns when no stream is left at the server."""
         broker = self.api.server._broker
@@ -83,8 +96,8 @@ async def test_a_cut_between_claim_and_delivery(net: Net, books: Books) -> None:
         await until(lambda: books.count("claim") == 1)
         await asyncio.sleep(0.2)  # on its way
         net.proxy.cut()
-        net.proxy.heal()
         await lost.until(lambda: lost.ended)
+        await net.back()
         assert not lost.deliveries
         async with resumed(net.wire, lost, 2, []) as worker:
             [delivery] = await worker.receive(1)
@@ -116,7 +129,7 @@ async def test_a_cut_between_an_ack_and_its_answer(net: Net, books: Books, outco
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await acking
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        net.proxy.heal()
+        await net.back()
         # Repeated over another connection, without a stream: the lease decides.
         repeated = await net.wire.queue.Ack(AckRequest(items=[item, item]))
         assert [result.status for result in repeated.results] == [ACK_STATUS_ALREADY_APPLIED] * 2
@@ -143,8 +156,8 @@ async def test_a_cut_between_publish_and_its_answer(net: Net, books: Books) -> N
     net.proxy.cut()
     with pytest.raises(grpc.aio.AioRpcError):
         await publishing
-    net.proxy.heal()
-    again = await net.wire.queue.Publish(request, wait_for_ready=True)
+    await net.back()
+    again = await net.wire.queue.Publish(request)
     assert [(result.created, result.data_differs) for result in again.results] == [(False, False)] * 3
     assert books.count("live_job") == 4
 
