@@ -25,7 +25,7 @@ _ACCEPT_AGAIN_SECONDS = 0.1
 
 
 class Trap:
-    """Cuts one connection at one byte; `sprung` is set when that has happened.
+    """Cuts one connection at one byte, or freezes a direction there; `sprung` is set when that has happened.
 
     The connection is the first on which `pattern` comes by, the byte is the one `after` bytes behind the pattern's
     first one. The empty pattern is found in whatever comes first.
@@ -33,6 +33,7 @@ class Trap:
 
     def __init__(self, pattern: bytes, after: int) -> None:
         self.sprung = asyncio.Event()
+        self.freezes: _Way | None = None
         self._pattern = pattern
         self._left = after
         self._on: _Pump | None = None
@@ -95,6 +96,14 @@ class _Pump:
         self.tail = b""
 
     async def run(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            await self._run(source, target)
+        except OSError:
+            # How a connection ends is not told either to whom nothing is told any more.
+            if not self.deaf:
+                raise
+
+    async def _run(self, source: socket.socket, target: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while piece := await loop.sock_recv(source, _PIECE):
             while piece:
@@ -110,6 +119,10 @@ class _Pump:
         if self._is_deaf():
             return
         passing = self.way.trap.passes(self, piece) if self.way.trap is not None else None
+        if passing is not None and self.way.trap is not None and self.way.trap.freezes is not None:
+            self.way.trap.freezes.open.clear()
+            self.way.spring()
+            passing = None
         await asyncio.get_running_loop().sock_sendall(target, piece if passing is None else passing)
         self.way.bytes += len(piece if passing is None else passing)
         if passing is not None:
@@ -267,6 +280,12 @@ class Proxy:
         trap = self._ways[direction].trap = Trap(pattern, after)
         for link in self._links:
             link.pumps[direction].tail = b""
+        return trap
+
+    def freeze_answers_on(self, pattern: bytes) -> Trap:
+        """Freeze `"down"` when `pattern` comes by upwards, which is passed. Holds once."""
+        trap = self.cut_on("up", pattern)
+        trap.freezes = self._ways["down"]
         return trap
 
     def heal(self) -> None:

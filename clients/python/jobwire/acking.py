@@ -89,6 +89,7 @@ class Acker:
         self._all_answered = asyncio.Event()
         self._all_answered.set()
         self._beats: set[asyncio.Task[None]] = set()
+        self._receipt: tuple[int, asyncio.Task[None]] | None = None
 
     def settle(self, handle: str, outcome: Settling) -> None:
         """Report how a delivery ended; said once, it is repeated until it is answered."""
@@ -128,11 +129,19 @@ class Acker:
         self._work.set()
         self._retry_now.set()
 
-    def beat(self) -> None:
+    def beat(self) -> asyncio.Task[None]:
         """Answer a heartbeat."""
         beat = asyncio.create_task(self._beat(), name="jobwire heartbeat")
         self._beats.add(beat)
         beat.add_done_callback(self._beats.discard)
+        return beat
+
+    async def receipt(self) -> None:
+        """Let the server know of all that has arrived so far. Returns when it does, or when it could not be told."""
+        sequence = self._standing.last_sequence
+        if self._receipt is None or self._receipt[0] != sequence or self._receipt[1].done():
+            self._receipt = sequence, self.beat()  # one call for all that came in one event
+        await asyncio.wait([self._receipt[1]])
 
     async def all_answered(self) -> None:
         """Wait until every settling statement is answered."""

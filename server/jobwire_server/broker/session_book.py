@@ -45,6 +45,7 @@ log = structlog.get_logger(__name__)
 _RECONNECT_DELAY_MS = 1_000
 _STREAMS_END_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
+_GRACE_SLICES = 5
 
 
 class SessionBook:
@@ -202,11 +203,18 @@ class SessionBook:
             return
         self._await_resume(session)
 
-    def _await_resume(self, session: Session) -> None:
+    def _await_resume(self, session: Session, slices: int = _GRACE_SLICES) -> None:
+        """Counts the grace in slices: a pause of this process, in which nobody could resume, counts as one of them."""
+
+        def slice_over() -> None:
+            if slices > 1:
+                self._await_resume(session, slices - 1)
+            else:
+                self._spawn(self._lose(session))
+
         session.stop_timer()
-        session.timer = asyncio.get_running_loop().call_later(
-            session.resume_grace_ms / 1000, lambda: self._spawn(self._lose(session))
-        )
+        pause = session.resume_grace_ms / 1000 / _GRACE_SLICES
+        session.timer = asyncio.get_running_loop().call_later(pause, slice_over)
 
     def _schedule_beat(self, session: Session) -> None:
         def beat() -> None:
