@@ -39,6 +39,8 @@ from .waits import Waits
 log = structlog.get_logger(__name__)
 
 _START_PAUSE_MAX = 5.0
+_PATIENCE_AWAY = 1.0
+"""Seconds for each step of a drain that needs the database, while that is away."""
 
 
 class SchemaMismatch(Exception):
@@ -57,6 +59,7 @@ class Broker:
         self._stats = Stats()
         self._ready = False
         self._ready_changed = asyncio.Event()
+        self._away = False
         self._draining = False
         interval = terms.renew_interval_ms / 1000
         self._signals = Signals(
@@ -157,6 +160,11 @@ class Broker:
         """Whether calls can be served: the database answers, and no drain has begun."""
         return self._ready
 
+    @property
+    def database_away(self) -> bool:
+        """Whether the database was lost and has not answered since."""
+        return self._away
+
     async def ready_changes(self) -> AsyncIterator[bool]:
         """Whether it is ready: now, and at each change."""
         while True:
@@ -176,7 +184,8 @@ class Broker:
     async def drain(self) -> None:
         """Sends every client elsewhere.
 
-        Publishing, looking and acknowledging go on. Returns when all streams have ended.
+        Publishing, looking and acknowledging go on. Returns when all streams have ended. A database that is away is
+        hardly waited for.
         """
         if self._draining:
             return
@@ -185,8 +194,11 @@ class Broker:
         self._book.draining = True
         self._signals.paused = True
         self._waits.end()
-        await self._dispatcher.stop()
-        await self._book.drain()
+        patience = _PATIENCE_AWAY if self._away else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._dispatcher.stop()
+        await self._book.drain(patience)
 
     def stats(self) -> BrokerStats:
         """A look at what it holds and has done."""
@@ -368,6 +380,7 @@ class Broker:
         await self._book.renew(connection)
         await self._watch.look(connection, self._book.ids())
         await self._stops(connection)
+        self._away = False
         self._set_ready(True)
 
     def _connected(self) -> None:
@@ -377,6 +390,7 @@ class Broker:
     def _lost(self) -> None:
         self._watch.begin_anew()
         self._book.database_was_away()
+        self._away = True
         self._set_ready(False)
 
     async def _poll(self) -> None:
