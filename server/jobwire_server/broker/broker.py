@@ -39,6 +39,7 @@ from .waits import Waits
 log = structlog.get_logger(__name__)
 
 _START_PAUSE_MAX = 5.0
+_LAPSE_SECONDS = 1.0
 _PATIENCE_AWAY = 1.0
 """Seconds for each step of a drain that needs the database, while that is away."""
 
@@ -60,6 +61,7 @@ class Broker:
         self._ready = False
         self._ready_changed = asyncio.Event()
         self._away = False
+        self._lapse: asyncio.TimerHandle | None = None
         self._draining = False
         interval = terms.renew_interval_ms / 1000
         self._signals = Signals(
@@ -120,6 +122,8 @@ class Broker:
     async def __aexit__(self, *_: object) -> None:
         self._draining = True
         self._set_ready(False)
+        if self._lapse is not None:
+            self._lapse.cancel()
         await self._dispatcher.stop()
         await self._book.aclose()
         ending = [*self._tasks, *self._looks]
@@ -382,6 +386,21 @@ class Broker:
         await self._stops(connection)
         self._away = False
         self._set_ready(True)
+        self._lapse_later()
+
+    def _lapse_later(self) -> None:
+        """A database that hangs breaks no connection: when two renewals are due and none came, it counts as away."""
+        if self._lapse is not None:
+            self._lapse.cancel()
+        self._lapse = asyncio.get_running_loop().call_later(
+            2 * self._terms.renew_interval_ms / 1000 + _LAPSE_SECONDS, self._lapsed
+        )
+
+    def _lapsed(self) -> None:
+        if not self._draining:
+            log.warning("the database does not answer", since_seconds=round(2 * self._terms.renew_interval_ms / 1000))
+            self._lost()
+            self._lapse_later()
 
     def _connected(self) -> None:
         self._book.database_was_away()

@@ -93,6 +93,8 @@ class SessionWatch:
             for sighting in self._overdue:
                 try:
                     await self._end(sighting)
+                except JobwireError as error:
+                    log.warning("a session could not be ended", session_id=str(sighting.id), error=error.message)
                 except Exception:
                     # It is found again at the next look, if it still stands still.
                     log.exception("a session could not be ended", session_id=str(sighting.id))
