@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,28 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {text}")
 
 
-@pytest.fixture(scope="session")
-def shared_own() -> Iterator[EmbeddedPostgres]:
+@contextmanager
+def _open_folder() -> Iterator[Path]:
     # Not below pytest's own folder, which PostgreSQL's user may not enter.
     with tempfile.TemporaryDirectory(prefix="jobwire-faults-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
-        with EmbeddedPostgres(Path(folder) / "pg", settings={"max_connections": "40"}) as postgres:
-            yield postgres
+        yield Path(folder)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder in which PostgreSQL can have its data, whoever it runs as."""
+    with _open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def shared_own() -> Iterator[EmbeddedPostgres]:
+    with (
+        _open_folder() as folder,
+        EmbeddedPostgres(folder / "pg", settings={"max_connections": "40"}) as postgres,
+    ):
+        yield postgres
 
 
 @pytest.fixture

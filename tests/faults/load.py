@@ -148,7 +148,7 @@ def understood(replica: ServerProcess) -> None:
     events = replica.events()
     assert [event for event in events if event["level"] in ("error", "critical")] == []
     codes = Counter(event["code"] for event in events if event["event"] == "call")
-    assert codes.keys() <= {"OK", "UNAVAILABLE", "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED"}, codes
+    assert not codes.keys() & {"INTERNAL", "UNKNOWN"}, codes
 
 
 def refusals(replica: ServerProcess) -> Counter[str]:

@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import psycopg
@@ -41,6 +43,40 @@ async def test_stopped_for_longer_than_the_owner_grace(
     await ready(*replicas)
     await work.flows()
     measured("from its start until jobs flow", time.monotonic() - began)
+    await work.proven()
+
+
+@contextmanager
+def _frozen(own: EmbeddedPostgres) -> Iterator[None]:
+    """All processes of PostgreSQL stand still, its connections included."""
+    assert own._server is not None
+    pid = own._server.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    processes = [pid, *map(int, children)]
+    try:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds PostgreSQL's processes in /proc")
+async def test_frozen_for_longer_than_the_owner_grace(
+    serving: Serving, load: Loads, own: EmbeddedPostgres, measured: Measured
+) -> None:
+    """No connection breaks: what was asked is answered late."""
+    replicas = serving(), serving()
+    work = await load(*replicas)
+    await work.hold()
+    with _frozen(own):
+        await ready(*replicas, is_ready=False)
+        await asyncio.sleep(10)
+    began = time.monotonic()
+    await ready(*replicas)
+    await work.flows()
+    measured("from the thaw until jobs flow", time.monotonic() - began)
     await work.proven()
 
 
