@@ -48,6 +48,8 @@ class Load:
         self._workers = [Worker(target, resume_grace=resume_grace) for target in targets]
         for worker in self._workers:
             worker.handler("work", concurrency=10)(self._handle)
+            # A second session with the same replica, for which there is nothing to do.
+            worker.handler("idle")(self._handle)
 
     def _target(self, place: int) -> str:
         """All replicas, this one first."""
@@ -131,7 +133,7 @@ class Load:
         """Ends the load, and fails unless every promise was kept.
 
         Each acknowledged job was completed by its first delivery and was started once; nothing else was stored; no
-        retry was used up and no loss counted; no server met an error that it does not know.
+        retry was used up and no loss counted; no session was ended; no server met an error that it does not know.
         """
         await self.finish()
         outcomes = await self.rows("SELECT id::text, state, attempt, retry_count, loss_count FROM archive")
@@ -141,6 +143,8 @@ class Load:
         assert {row[2] for row in outcomes if row[0] in self.held} <= {1}
         for replica in self.replicas:
             understood(replica)
+            ended = {"session lost", "ended the session of a replica that is gone"}
+            assert [event for event in replica.events() if event["event"] in ended] == []
 
 
 def understood(replica: ServerProcess) -> None:

@@ -78,7 +78,7 @@ async def test_an_analyst_locks_one_running_job(serving: Serving, load: Loads, o
 async def test_an_analyst_locks_a_session_for_longer_than_the_owner_grace(
     serving: Serving, load: Loads, own: EmbeddedPostgres, lock: str
 ) -> None:
-    """The renewals of a whole replica wait for it, and the other replica looks on: no session is ended for that."""
+    """The renewals of all sessions of a replica wait for it, and the other replica looks on: none is ended for that."""
     replicas = serving(), serving()
     work = await load(*replicas)
     await work.hold()
