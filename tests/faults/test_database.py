@@ -27,11 +27,11 @@ pytestmark = pytest.mark.timeout(300)
 PUBLISH = pb.PublishRequest(queue="work", jobs=[pb.JobSpec(data='{"held": false}')])
 
 
-@pytest.mark.parametrize("seconds", [5, 15, pytest.param(60, marks=long)])
+@pytest.mark.parametrize("seconds", [5, 10, pytest.param(60, marks=long)])
 async def test_stopped_for_longer_than_the_owner_grace(
     serving: Serving, load: Loads, own: EmbeddedPostgres, measured: Measured, seconds: int
 ) -> None:
-    """Each of two replicas sees the sessions of the other stand still for 15 s, and for its own grace of 5 s."""
+    """Each of two replicas sees the sessions of the other stand still for as long; the grace is 5 s."""
     replicas = serving(), serving()
     work = await load(*replicas)
     await work.hold()
@@ -72,7 +72,7 @@ async def test_frozen_for_longer_than_the_owner_grace(
     await work.hold()
     with _frozen(own):
         await ready(*replicas, is_ready=False)
-        await asyncio.sleep(10)
+        await asyncio.sleep(6)
     began = time.monotonic()
     await ready(*replicas)
     await work.flows()
@@ -187,14 +187,13 @@ async def test_others_have_all_connections_at_the_start_and_later(
     await work.proven()
 
 
-@pytest.mark.parametrize("crash", [False, True])
 async def test_a_stop_does_not_wait_for_a_database_that_is_away(
-    serving: Serving, load: Loads, own: EmbeddedPostgres, measured: Measured, crash: bool
+    serving: Serving, load: Loads, own: EmbeddedPostgres, measured: Measured
 ) -> None:
     replica, other = serving(), serving()
     work = await load(replica, other)
     await work.hold()
-    await asyncio.to_thread(own.kill if crash else own.stop)
+    await asyncio.to_thread(own.stop)
     await ready(replica, is_ready=False)
     # Until the pool has noticed it too: from then on whoever asks for a connection waits.
     await asyncio.sleep(3)

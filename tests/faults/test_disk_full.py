@@ -80,7 +80,7 @@ async def test_no_room_for_data(
                 refusal = await refused(queue.Publish(LARGE))
                 assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
                 assert refusal.retry_after
-            await asyncio.sleep(8)
+            await asyncio.sleep(6)
         began = time.monotonic()
         await work.flows()
         measured("from the first room until jobs flow", time.monotonic() - began)
@@ -120,7 +120,7 @@ async def test_no_room_for_the_write_ahead_log(
                 with suppress(grpc.aio.AioRpcError):
                     await queue.Publish(LARGE, timeout=5)
         await ready(replica, is_ready=False)
-        await asyncio.sleep(8)
+        await asyncio.sleep(6)
     began = time.monotonic()
     if not postgres.running:
         await asyncio.to_thread(postgres.start)

@@ -155,7 +155,7 @@ async def test_without_its_standby_nothing_is_acknowledged_and_nothing_expires(
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     # The onlooker has nothing to renew; an empty commit waits for nobody.
     await ready(replica, is_ready=False)
-    await asyncio.sleep(12)
+    await asyncio.sleep(6)
     assert len(work.acknowledged) == before
     await asyncio.to_thread(pair.standby.start)
     await ready(replica, onlooker)

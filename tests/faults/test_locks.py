@@ -18,7 +18,7 @@ from tests.api.refusals import refused
 from tests.conftest import opened
 from tests.system.conftest import until
 
-from .conftest import Loads, Measured, Serving
+from .conftest import Loads, Measured, Serving, long
 from .load import refusals
 from .watching import stub, transaction
 
@@ -74,7 +74,10 @@ async def test_an_analyst_locks_one_running_job(serving: Serving, load: Loads, o
     assert refusals(replica).keys() == {"LOCK_TIMEOUT"}
 
 
-@pytest.mark.parametrize("lock", ["SELECT FROM {}.session ORDER BY id LIMIT 1 FOR UPDATE", "LOCK TABLE {}.session"])
+@pytest.mark.parametrize(
+    "lock",
+    ["SELECT FROM {}.session ORDER BY id LIMIT 1 FOR UPDATE", pytest.param("LOCK TABLE {}.session", marks=long)],
+)
 async def test_an_analyst_locks_a_session_for_longer_than_the_owner_grace(
     serving: Serving, load: Loads, own: EmbeddedPostgres, lock: str
 ) -> None:
@@ -83,7 +86,7 @@ async def test_an_analyst_locks_a_session_for_longer_than_the_owner_grace(
     work = await load(*replicas)
     await work.hold()
     async with transaction(own.dsn, lock.replace("{}", f'"{work.schema}"')):
-        await asyncio.sleep(9)
+        await asyncio.sleep(8)
     await work.flows()
     await work.proven()
 
@@ -96,7 +99,7 @@ async def test_a_table_locked_against_everybody(
     await work.hold()
     for table in ("live_job", "ready", "claim", "archive", "queue"):
         async with transaction(own.dsn, f'LOCK TABLE "{work.schema}".{table} IN ACCESS EXCLUSIVE MODE'):
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.5)
         began = time.monotonic()
         await work.flows()
         measured(f"from the release of {table} until jobs flow", time.monotonic() - began)

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,16 @@ def complete(*deliveries: Any) -> pb.AckRequest:
     return pb.AckRequest(items=[pb.AckItem(handle=d.handle, complete=pb.Complete(output="1")) for d in deliveries])
 
 
+@pytest.fixture
+def restored(open_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """What the backup is restored to."""
+    postgres = EmbeddedPostgres(open_folder / "restored")
+    yield postgres
+    postgres.stop()
+
+
 async def test_restored_from_a_base_backup(
-    serving: Serving, load: Loads, own: EmbeddedPostgres, open_folder: Path, schema: str
+    own: EmbeddedPostgres, restored: EmbeddedPostgres, serving: Serving, load: Loads, schema: str
 ) -> None:
     replica = serving()
     publish = pb.PublishRequest(queue="thin", jobs=[pb.JobSpec(data="1") for _ in range(4)])
@@ -63,7 +71,6 @@ async def test_restored_from_a_base_backup(
         before, after, running, failing = (by_id[job_id] for job_id in ids)
         assert (await queue.Ack(complete(before))).results[0].status == pb.ACK_STATUS_APPLIED
         stored = set(work.acknowledged)
-        restored = EmbeddedPostgres(open_folder / "restored")
         await asyncio.to_thread(back_up, own, restored)
         assert (await queue.Ack(complete(after))).results[0].status == pb.ACK_STATUS_APPLIED
         fail = pb.AckItem(handle=failing.handle, fail=pb.Fail(type="E", message="m", permanent=True))
@@ -73,37 +80,33 @@ async def test_restored_from_a_base_backup(
         replica.kill()
         await asyncio.to_thread(own.stop)
     await asyncio.to_thread(restored.start)
-    try:
-        recovered = await asyncio.to_thread(recover, restored, schema)
-        assert recovered["jobs"]["thin"] == 3 and recovered["jobs"]["work"] >= len(work.held)
-        replica.env["JOBWIRE_DATABASE_URL"] = work.dsn = restored.dsn
-        await asyncio.to_thread(replica.start)
-        async with stub(replica) as queue:
-            answer = await queue.Ack(complete(running, after, failing, before))
-        # No lease of then counts. What had its outcome before the backup keeps it.
-        lost = pb.ACK_STATUS_LEASE_LOST
-        assert [result.status for result in answer.results] == [lost, lost, lost, pb.ACK_STATUS_ALREADY_APPLIED]
-        async with thin_worker(replica, 3) as (queue, deliveries):
-            again = {(delivery.job_id, delivery.attempt, delivery.retry_count) for delivery in deliveries}
-            assert again == {(delivery.job_id, 2, 0) for delivery in (after, running, failing)}
-            answer = await queue.Ack(complete(*deliveries))
-            assert [result.status for result in answer.results] == [pb.ACK_STATUS_APPLIED] * 3
-        async with Client(replica.address) as client:
-            with pytest.raises(NotFound):
-                await client.get_job(later.job_id)
-        # The worker of the load learns that its session is over, stops what it ran for it, and begins anew.
-        await until(lambda: all(work.starts[job_id] == 2 for job_id in work.held))
-        await work.flows()
-        await work.finish()
-        outcomes = await work.rows("SELECT id::text, state, retry_count, loss_count FROM archive WHERE queue = 'work'")
-        completed = Counter(row[0] for row in outcomes)
-        assert stored <= completed.keys() and set(completed.values()) == {1}
-        assert {row[1:] for row in outcomes} == {(4, 0, 0)}
-        assert all(work.dones[job_id] == 1 for job_id in work.held)
-        understood(replica)
-    finally:
-        replica.stop()
-        await asyncio.to_thread(restored.stop)
+    recovered = await asyncio.to_thread(recover, restored, schema)
+    assert recovered["jobs"]["thin"] == 3 and recovered["jobs"]["work"] >= len(work.held)
+    replica.env["JOBWIRE_DATABASE_URL"] = work.dsn = restored.dsn
+    await asyncio.to_thread(replica.start)
+    async with stub(replica) as queue:
+        answer = await queue.Ack(complete(running, after, failing, before))
+    # No lease of then counts. What had its outcome before the backup keeps it.
+    lost = pb.ACK_STATUS_LEASE_LOST
+    assert [result.status for result in answer.results] == [lost, lost, lost, pb.ACK_STATUS_ALREADY_APPLIED]
+    async with thin_worker(replica, 3) as (queue, deliveries):
+        again = {(delivery.job_id, delivery.attempt, delivery.retry_count) for delivery in deliveries}
+        assert again == {(delivery.job_id, 2, 0) for delivery in (after, running, failing)}
+        answer = await queue.Ack(complete(*deliveries))
+        assert [result.status for result in answer.results] == [pb.ACK_STATUS_APPLIED] * 3
+    async with Client(replica.address) as client:
+        with pytest.raises(NotFound):
+            await client.get_job(later.job_id)
+    # The worker of the load learns that its session is over, stops what it ran for it, and begins anew.
+    await until(lambda: all(work.starts[job_id] == 2 for job_id in work.held))
+    await work.flows()
+    await work.finish()
+    outcomes = await work.rows("SELECT id::text, state, retry_count, loss_count FROM archive WHERE queue = 'work'")
+    completed = Counter(row[0] for row in outcomes)
+    assert stored <= completed.keys() and set(completed.values()) == {1}
+    assert {row[1:] for row in outcomes} == {(4, 0, 0)}
+    assert all(work.dones[job_id] == 1 for job_id in work.held)
+    understood(replica)
 
 
 def back_up(own: EmbeddedPostgres, to: EmbeddedPostgres) -> None:
