@@ -38,9 +38,15 @@ async def test_stopped_for_longer_than_the_owner_grace(
     await asyncio.to_thread(own.stop)
     await ready(*replicas, is_ready=False)
     await asyncio.sleep(seconds)
+    one, late = replicas
+    # The other comes back later, when the first has long looked at its sessions.
+    late.send(signal.SIGSTOP)
     began = time.monotonic()
     await asyncio.to_thread(own.start)
-    await ready(*replicas)
+    await ready(one)
+    await asyncio.sleep(2)
+    late.send(signal.SIGCONT)
+    await ready(late)
     await work.flows()
     measured("from its start until jobs flow", time.monotonic() - began)
     await work.proven()

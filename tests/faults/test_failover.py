@@ -35,8 +35,10 @@ class Pair:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
-        self.primary = EmbeddedPostgres(folder / "first")
-        self.standby = EmbeddedPostgres(folder / "second")
+        # A standby that has lost its primary sleeps between two attempts, and notices its promotion only then.
+        settings = {"wal_retrieve_retry_interval": "200ms"}
+        self.primary = EmbeddedPostgres(folder / "first", settings=settings)
+        self.standby = EmbeddedPostgres(folder / "second", settings=settings)
 
     @property
     def dsn(self) -> str:
