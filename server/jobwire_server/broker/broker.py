@@ -25,6 +25,7 @@ from jobwire_server.store.settling import Stop
 
 from . import background
 from .acker import Acker
+from .admission import Admission
 from .dispatcher import Dispatcher
 from .messages import Ack, AckAnswer, Subscription
 from .publisher import Publisher
@@ -71,7 +72,8 @@ class Broker:
         )
         self._dispatcher = Dispatcher(database, terms.replica, self._stats)
         self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
-        self._publisher = Publisher(database, self._stats, self._stored)
+        self.admission = Admission(terms.max_publishing_bytes, self._stats)
+        self._publisher = Publisher(database, terms.publishing_connections, self._stats, self._stored)
         self._acker = Acker(
             database,
             terms.replica,
@@ -191,7 +193,12 @@ class Broker:
     def stats(self) -> BrokerStats:
         """A look at what it holds and has done."""
         return BrokerStats(
-            len(self._book), self._book.streams, self._book.in_flight, len(self._waits), dict(self._stats)
+            len(self._book),
+            self._book.streams,
+            self._book.in_flight,
+            len(self._waits),
+            self.admission.held,
+            dict(self._stats),
         )
 
     # Calls.

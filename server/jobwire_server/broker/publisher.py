@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from jobwire_server.domain.jobs import NewJob, Published
@@ -17,10 +18,20 @@ Call = tuple[Queue, Sequence[NewJob]]
 
 
 class Publisher:
-    """Stores jobs. `on_stored(queue, jobs)` is called after each commit that stored something."""
+    """Stores jobs, over `connections` of the pool at once, so that the other calls always find one.
 
-    def __init__(self, database: Database, stats: Stats, on_stored: Callable[[str, Sequence[NewJob]], None]) -> None:
+    `on_stored(queue, jobs)` is called after each commit that stored something.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        connections: int,
+        stats: Stats,
+        on_stored: Callable[[str, Sequence[NewJob]], None],
+    ) -> None:
         self._database = database
+        self._connections = asyncio.Semaphore(connections)
         self._stats = stats
         self._on_stored = on_stored
         self._lines: dict[str, GroupCommit[Call, list[Published]]] = {}
@@ -39,7 +50,8 @@ class Publisher:
     async def _store(self, calls: Sequence[Call]) -> list[list[Published]]:
         queue = calls[-1][0]
         jobs = [job for _, mine in calls for job in mine]
-        outcome = await store.publish(self._database, queue, jobs)
+        async with self._connections:
+            outcome = await store.publish(self._database, queue, jobs)
         if outcome.any_created:
             self._stats["published"] += sum(result.created for result in outcome.results)
             self._on_stored(queue.name, jobs)
