@@ -26,10 +26,18 @@ async def promote_due(database: Database) -> dict[str, int]:
     return {row.queue: row.jobs for row in await database.once("promote_due", {"limit": _AT_ONCE})}
 
 
-async def next_due_ms(database: Database) -> int | None:
-    """Milliseconds until the next scheduled job; None if there is none."""
-    in_ms: int | None = (await database.once("next_due"))[0].in_ms
-    return in_ms
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What time brings: milliseconds until the next scheduled job, None if there is none; whether a claim is due."""
+
+    job_in_ms: int | None
+    claim: bool
+
+
+async def next_due(database: Database) -> Due:
+    """What is due, and what next."""
+    [row] = await database.once("next_due")
+    return Due(row.job_in_ms, row.claim)
 
 
 @dataclass(frozen=True, slots=True)

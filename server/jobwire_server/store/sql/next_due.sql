@@ -1,3 +1,5 @@
--- How long until the next scheduled job, in milliseconds; null if there is none (`greatest` alone would make 0 of it).
-SELECT CASE WHEN first IS NOT NULL THEN (greatest(0, extract(epoch FROM first - clock_timestamp())) * 1000)::bigint END AS in_ms
+-- What time brings: how long until the next scheduled job, in milliseconds (null if there is none; `greatest` alone would make 0 of it),
+-- and whether a claim's limits are to be looked at now. One statement for both, since a replica asks each second while nothing happens.
+SELECT CASE WHEN s.first IS NOT NULL THEN (greatest(0, extract(epoch FROM s.first - clock_timestamp())) * 1000)::bigint END AS job_in_ms,
+    EXISTS (SELECT FROM jobwire.claim WHERE check_at <= clock_timestamp()) AS claim
 FROM (SELECT min(start_after) AS first FROM jobwire.scheduled) s
