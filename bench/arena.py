@@ -1,7 +1,7 @@
 """What is measured: one server and one PostgreSQL, as processes, and the looks at them from outside.
 
-`DATABASE_URL` names a PostgreSQL to use; else one is embedded for the run. Either way a schema of its own is made, and
-dropped at the end.
+`DATABASE_URL` names a PostgreSQL to use; else one is embedded for the run. Each server has a schema of its own, which is
+dropped at its end.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,26 @@ class Arena:
             yield player
 
 
+@contextmanager
+def postgres() -> Iterator[str]:
+    """A PostgreSQL, by its connection string."""
+    if given := os.environ.get("JOBWIRE_DATABASE_URL") or os.environ.get("DATABASE_URL"):
+        yield given
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="jobwire-bench-", ignore_cleanup_errors=True) as folder,
+        EmbeddedPostgres(Path(folder) / "postgres") as embedded,
+    ):
+        yield embedded.dsn
+
+
 @asynccontextmanager
-async def arena(**settings: object) -> AsyncIterator[Arena]:
-    """Starts what is to be measured, and ends it. `settings` are the server's, such as `max_sessions=10`."""
+async def arena(dsn: str, **settings: object) -> AsyncIterator[Arena]:
+    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`."""
     # Players are of this tree, whatever is installed.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobwire-bench-")))
-        dsn = os.environ.get("JOBWIRE_DATABASE_URL") or os.environ.get("DATABASE_URL")
-        if not dsn:
-            dsn = stack.enter_context(EmbeddedPostgres(folder / "postgres")).dsn
         schema = f"bench_{secrets.token_hex(4)}"
         stack.callback(_drop, dsn, schema)
         environment = {

@@ -11,16 +11,16 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bench.arena import MIB, Arena, arena, table
+from bench.arena import MIB, Arena, arena, postgres, table
 from jobwire.v1.queue_service_pb2 import (
     AckItem,
     AckRequest,
@@ -85,80 +85,90 @@ class Probe:
         return answer.results[0].job_id
 
 
-async def measure(arena: Arena, settle: float) -> list[Row]:
-    """All of it, one after the other. `settle` is how long each state is held."""
-    rows: list[Row] = []
+class Bench:
+    """Runs the parts, each on a server of its own, so that none begins with what another one left in memory."""
 
-    async def settled() -> float:
-        await asyncio.sleep(settle)
-        return arena.memory()
+    def __init__(self, dsn: str, settle: float) -> None:
+        self._dsn = dsn
+        self._settle = settle
+        self.rows: list[Row] = []
 
-    async def statements() -> str:
-        # The statistics of a backend that falls idle come late; its own look counts once.
+    async def idle(self) -> None:
+        """Nothing to do: alone, and with many sessions."""
+        async with arena(self._dsn) as place:
+            rest = await self._settled(place)
+            self._note("server at rest", f"{rest:.0f} MiB")
+            self._note("statements a second", await self._statements(place), "transactions of the whole database")
+            async with place.player("idle", 1_000):
+                full = await self._settled(place)
+                self._note("1,000 idle streams", f"{full:.0f} MiB", f"{(full - rest) * 1024 / 1_000:.0f} KiB each")
+                self._note("statements a second", await self._statements(place), "and 200 heartbeats answered a second")
+            self._note("after they left", f"{await self._settled(place):.0f} MiB")
+
+    async def busy(self) -> None:
+        """Many sessions with something to do."""
+        done = "SELECT count(*) FROM {}.archive"
+        async with arena(self._dsn) as place:
+            rest = await self._settled(place)
+            async with place.player("busy", 200, "busy"), place.player("feed", 500, "busy"):
+                [(before,)], began = place.query(done), time.monotonic()
+                full = await self._settled(place)
+                [(after,)], took = place.query(done), time.monotonic() - began
+                note = f"{(full - rest) * 1024 / 200:.0f} KiB each; {(after - before) / took:.0f} jobs a second done"
+                self._note("200 busy streams", f"{full:.0f} MiB", note)
+
+    async def frozen(self) -> None:
+        """Subscribers that never read, and many large jobs for them."""
+        jobs = [JobSpec(data=json.dumps("x" * 60_000))] * 50
+        async with arena(self._dsn) as place:
+            async with grpc.aio.insecure_channel(place.address) as channel:
+                for _ in range(60):
+                    await QueueServiceStub(channel).Publish(PublishRequest(queue="frozen", jobs=jobs))
+            before = await self._settled(place)
+            for count in (1, 10):
+                async with place.player("frozen", count, "frozen"):
+                    full = await self._settled(place)
+                note = f"{full - before:.0f} MiB more; 1,000 credits each, and 3,000 jobs of 60 KB"
+                self._note(f"{count} {'reader that never reads' if count == 1 else 'of them'}", f"{full:.0f} MiB", note)
+
+    async def flood(self, calls: int, size: int) -> None:
+        """More publishes under way than are held."""
+        async with arena(self._dsn) as place, grpc.aio.insecure_channel(place.address) as channel:
+            probe = Probe(channel)
+            calm = await probe.run(self._settle)
+            before = peak = place.memory()
+            async with place.player("flood", calls, size) as player:
+                probing = asyncio.create_task(probe.run(max(self._settle, 15.0)))
+                while not probing.done():
+                    peak = max(peak, place.memory())
+                    await asyncio.sleep(0.05)
+                rushed = await probing
+                await player.stop()
+                said = await player.logged("flooded")
+            stored = float(str(said["stored_bytes"])) / MIB / float(str(said["seconds"]))
+            refused = int(str(said.get("RESOURCE_EXHAUSTED", 0)))
+            note = f"{peak - before:.0f} MiB more; {stored:.0f} MiB stored a second, {refused:,} calls refused"
+            for code in set(said) - {"event", "seconds", "stored_bytes", "jobs", "stored", "RESOURCE_EXHAUSTED"}:
+                note += f", {said[code]} {code}"
+            self._note(f"{calls:,} publishes of {size / 1e6:.1f} MB under way", f"{peak:.0f} MiB at most", note)
+            for kind, took in sorted(rushed.items()):
+                self._note(f"… {kind}", _latency(took), f"{_ratio(took, calm[kind])} as before, {_latency(calm[kind])}")
+            self._note("… after it", f"{await self._settled(place):.0f} MiB")
+
+    async def _settled(self, place: Arena) -> float:
+        await asyncio.sleep(self._settle)
+        return place.memory()
+
+    async def _statements(self, place: Arena) -> str:
+        # Long enough for the statistics of backends that write them late.
         await asyncio.sleep(3)
-        before, began = arena.transactions(), time.monotonic()
-        await asyncio.sleep(max(20.0, settle))
-        return f"{(arena.transactions() - before - 1) / (time.monotonic() - began):.1f}"
+        before, began = place.transactions(), time.monotonic()
+        await asyncio.sleep(max(30.0, self._settle))
+        return f"{(place.transactions() - before) / (time.monotonic() - began):.1f}"
 
-    rest = await settled()
-    rows.append(Row("server at rest", f"{rest:.0f} MiB"))
-    rows.append(Row("statements a second at rest", await statements(), "transactions of the database"))
-    async with arena.player("idle", 1_000):
-        idle = await settled()
-        rows.append(Row("with 1,000 idle streams", f"{idle:.0f} MiB", f"{(idle - rest) * 1024 / 1_000:.0f} KiB each"))
-        rows.append(Row("statements a second with 1,000 idle streams", await statements(), "200 heartbeats a second"))
-    base = await settled()
-    rows.append(Row("after they left", f"{base:.0f} MiB"))
-    done = "SELECT count(*) FROM {}.archive"
-    async with arena.player("busy", 200, "busy"), arena.player("feed", 500, "busy"):
-        await asyncio.sleep(2)
-        before, began = arena.query(done)[0][0], time.monotonic()
-        busy = await settled()
-        rate = (arena.query(done)[0][0] - before) / (time.monotonic() - began)
-        each = f"{(busy - base) * 1024 / 200:.0f} KiB each, {rate:.0f} jobs a second done"
-        rows.append(Row("with 200 busy streams", f"{busy:.0f} MiB", each))
-    async with grpc.aio.insecure_channel(arena.address) as channel:
-        rows += await _frozen(arena, QueueServiceStub(channel), settled)
-        rows += await _flood(arena, Probe(channel), settle, settled)
-    return rows
-
-
-async def _frozen(arena: Arena, stub: QueueServiceStub, settled: Callable[[], Awaitable[float]]) -> list[Row]:
-    text = json.dumps("x" * 60_000)
-    for _ in range(60):
-        await stub.Publish(PublishRequest(queue="frozen", jobs=[JobSpec(data=text)] * 50))
-    before = await settled()
-    async with arena.player("frozen", 3, "frozen"):
-        during = await settled()
-    note = f"{(during - before):.0f} MiB more; each may have 1,000 deliveries of 60 KB unread"
-    return [Row("with 3 readers that never read", f"{during:.0f} MiB", note)]
-
-
-async def _flood(arena: Arena, probe: Probe, settle: float, settled: Callable[[], Awaitable[float]]) -> list[Row]:
-    rows: list[Row] = []
-    calm = await probe.run(settle)
-    for calls, size in ((34, 3 * MIB - 65_536), (1_000, 100_000)):
-        before = await settled()
-        peak = before
-        async with AsyncExitStack() as stack:
-            player = await stack.enter_async_context(arena.player("flood", calls, size))
-            probing = asyncio.create_task(probe.run(max(settle, 15.0)))
-            while not probing.done():
-                peak = max(peak, arena.memory())
-                await asyncio.sleep(0.05)
-            rushed = await probing
-            await player.stop()
-            said = await player.logged("flooded")
-        stored = int(str(said["stored_bytes"])) / MIB / float(str(said["seconds"]))
-        refused = said.get("RESOURCE_EXHAUSTED", 0)
-        name = f"{calls:,} Publish calls of {size / 1e6:.1f} MB under way"
-        others = set(said) - {"event", "seconds", "stored_bytes", "jobs", "stored", "RESOURCE_EXHAUSTED"}
-        note = f"{peak - before:.0f} MiB more; {stored:.0f} MiB/s stored, {refused:,} calls refused"
-        rows.append(Row(name, f"{peak:.0f} MiB at most", note + "".join(f", {said[code]} {code}" for code in others)))
-        for kind, took in rushed.items():
-            rows.append(Row(f"… {kind}", _latency(took), f"before: {_latency(calm[kind])}; {_ratio(took, calm[kind])}"))
-        rows.append(Row("… after it", f"{await settled():.0f} MiB"))
-    return rows
+    def _note(self, what: str, value: str, note: str = "") -> None:
+        print(f"{what}: {value} {note and f'({note})'}", file=sys.stderr, flush=True)
+        self.rows.append(Row(what, value, note))
 
 
 def _latency(seconds: Sequence[float]) -> str:
@@ -167,16 +177,21 @@ def _latency(seconds: Sequence[float]) -> str:
 
 
 def _ratio(during: Sequence[float], before: Sequence[float]) -> str:
-    return f"{statistics.median(during) / statistics.median(before):.1f} times"
+    return f"{statistics.median(during) / statistics.median(before):.1f} times as long"
 
 
 async def main(settle: float, *, as_json: bool) -> None:
-    async with arena() as place:
-        rows = await measure(place, settle)
+    with postgres() as dsn:
+        bench = Bench(dsn, settle)
+        await bench.idle()
+        await bench.busy()
+        await bench.frozen()
+        await bench.flood(34, 3 * MIB - 65_536)
+        await bench.flood(1_000, 100_000)
     if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
+        print(json.dumps([asdict(row) for row in bench.rows], indent=2))
     else:
-        print(table(("what", "measured", ""), [(row.what, row.value, row.note) for row in rows]))
+        print(table(("what", "measured", ""), [(row.what, row.value, row.note) for row in bench.rows]))
 
 
 if __name__ == "__main__":

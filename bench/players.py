@@ -108,7 +108,7 @@ async def frozen(address: str, count: int, queue: str) -> None:
 async def flood(address: str, calls: int, size: int) -> None:
     # Elsewhere, in truth: producers must not take the processor from the server that is measured.
     os.nice(10)
-    count = max(1, size // _JOB_BYTES)
+    count = min(1_000, max(1, size // _JOB_BYTES))
     text = json.dumps(secrets.token_hex((size // count - 20) // 2))
     jobs = [JobSpec(data=text)] * count
     requests = [PublishRequest(queue=f"flood-{n}", jobs=jobs).SerializeToString() for n in range(_FLOOD_QUEUES)]

@@ -89,6 +89,8 @@ class Broker:
             database,
             terms.poll_interval_ms / 1000,
             terms.cancel_grace_ms,
+            hungry=self._dispatcher.hungry,
+            on_found=lambda queue: self._dispatcher.wake(queue, from_start=True),
             on_ready=lambda queue: self._tickets(queue, from_start=True),
             on_stop=self._stop,
             on_changed=self._queue_changed,
@@ -387,11 +389,10 @@ class Broker:
         self._set_ready(False)
 
     async def _poll(self) -> None:
-        """The floor under lost wake-ups: one look for all queues and all waits."""
+        """The floor under lost wake-ups of waits, and of credits that return."""
         while True:
             await asyncio.sleep(self._terms.poll_interval_ms / 1000)
             try:
-                await self._dispatcher.poll()
                 await self._waits.poll()
                 await self._book.clear_claims()
                 await self._book.reconcile()

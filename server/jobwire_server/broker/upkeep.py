@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -111,10 +111,11 @@ class SessionWatch:
 
 
 class Upkeep:
-    """Due jobs, time limits, the archive: a loop each.
+    """Due jobs, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
 
-    `on_ready(queue)` is called when jobs became claimable or were given back, `on_stop(stop)` for each delivery to be
-    told to stop, `on_changed(queue)` when jobs may have changed.
+    `hungry()` says in which queues, and `on_found(queue)` is called for those that have some; `on_ready(queue)` when
+    jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
+    when jobs may have changed.
     """
 
     def __init__(
@@ -123,6 +124,8 @@ class Upkeep:
         poll_seconds: float,
         cancel_grace_ms: int,
         *,
+        hungry: Callable[[], Sequence[str]],
+        on_found: Callable[[str], None],
         on_ready: Callable[[str], None],
         on_stop: Callable[[Stop], Awaitable[None]],
         on_changed: Callable[[str], None],
@@ -130,6 +133,9 @@ class Upkeep:
         self._database = database
         self._poll = poll_seconds
         self._cancel_grace_ms = cancel_grace_ms
+        self._hungry = hungry
+        self._on_found = on_found
+        self._next_look = 0.0
         self._on_ready = on_ready
         self._on_stop = on_stop
         self._on_changed = on_changed
@@ -164,7 +170,13 @@ class Upkeep:
     async def _clock(self) -> None:
         """One look for all that time brings: an idle replica makes this statement each second, and no other here."""
         self._due.clear()
-        due = await store.next_due(self._database)
+        queues: Sequence[str] = ()
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + self._poll
+            queues = self._hungry()
+        due = await store.next_due(self._database, queues)
+        for queue in due.ready:
+            self._on_found(queue)
         if due.claim:
             self._claim_due.set()
         pause = self._poll if due.job_in_ms is None else min(self._poll, due.job_in_ms / 1000)

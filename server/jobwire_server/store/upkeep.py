@@ -5,7 +5,7 @@ Jobs that become due, time limits, restores. Any replica may do it; several do n
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -28,16 +28,21 @@ async def promote_due(database: Database) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What time brings: milliseconds until the next scheduled job, None if there is none; whether a claim is due."""
+    """What is there to be done.
 
+    The queues with tickets among those asked for; milliseconds until the next scheduled job, None if there is none;
+    whether a claim is due.
+    """
+
+    ready: Sequence[str]
     job_in_ms: int | None
     claim: bool
 
 
-async def next_due(database: Database) -> Due:
+async def next_due(database: Database, queues: Sequence[str] = ()) -> Due:
     """What is due, and what next."""
-    [row] = await database.once("next_due")
-    return Due(row.job_in_ms, row.claim)
+    [row] = await database.once("next_due", {"queues": arrays.texts(queues)})
+    return Due(row.ready, row.job_in_ms, row.claim)
 
 
 @dataclass(frozen=True, slots=True)
