@@ -1,7 +1,7 @@
 """What is measured: one server and one PostgreSQL, as processes, and the looks at them from outside.
 
-`DATABASE_URL` names a PostgreSQL to use; else one is embedded for the run. Each server has a schema of its own, which is
-dropped at its end.
+`DATABASE_URL` names a PostgreSQL to use; else one is embedded for the run. Each server has a schema of its own, which
+is dropped at its end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Arena:
     def query(self, statement: str) -> Sequence[Any]:
         """What a statement says, in which `{}` stands for the schema."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            return connection.execute(statement.format(f'"{self.schema}"').encode()).fetchall()
+            return connection.execute(statement.replace("{}", f'"{self.schema}"').encode()).fetchall()
 
     def transactions(self) -> int:
         """How many transactions the database has ended, which is at least one for each statement of an idle server."""

@@ -4,6 +4,7 @@ idle COUNT            so many sessions without jobs, each on a connection of its
 busy COUNT QUEUE      so many sessions with one credit each that complete at once what they get
 feed RATE QUEUE       publishes so many small jobs a second
 frozen COUNT QUEUE    so many subscribers with all credits that never read what they are sent
+work COUNT QUEUE      a worker of the Python client that runs so many jobs at once, a few hundredths of a second each
 flood CALLS BYTES     keeps so many Publish calls of so many bytes under way; what is refused comes again when told
 """
 
@@ -25,6 +26,7 @@ import grpc.aio
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
+from jobwire import Job, Worker
 from jobwire.v1.queue_service_pb2 import (
     AckItem,
     AckRequest,
@@ -95,6 +97,17 @@ async def feed(address: str, rate: int, queue: str) -> None:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
+def work(address: str, count: int, queue: str) -> None:
+    worker = Worker(address)
+
+    @worker.handler(queue, concurrency=count)
+    async def handle(_: Job) -> None:
+        await asyncio.sleep(0.02)
+
+    say("ready")
+    worker.run_forever()
+
+
 async def frozen(address: str, count: int, queue: str) -> None:
     channels = [grpc.aio.insecure_channel(address, options=_OPTIONS) for _ in range(count)]
     request = SubscribeRequest(queues=[queue], max_in_flight=1_000)
@@ -156,6 +169,10 @@ async def play(part: Awaitable[None]) -> None:
 
 
 def main(address: str, part: str, number: str, what: str = "") -> None:
+    if part == "work":
+        # It has signals and a loop of its own.
+        work(address, int(number), what)
+        return
     parts: dict[str, Callable[[], Awaitable[None]]] = {
         "idle": lambda: sessions(address, int(number), "idle"),
         "busy": lambda: sessions(address, int(number), what),
