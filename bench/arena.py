@@ -35,10 +35,14 @@ class Arena:
     server: Child
     address: str
 
-    def memory(self) -> float:
-        """The server's resident memory in MiB."""
-        rollup = Path(f"/proc/{self.server.pid}/smaps_rollup").read_text()
-        return int(re.search(r"^Rss:\s+(\d+) kB", rollup, re.MULTILINE)[1]) / 1024  # type: ignore[index]
+    def memory(self, what: str = "VmRSS") -> float:
+        """The server's resident memory in MiB; `VmHWM` is the most it has been since `forget_peak`."""
+        status = Path(f"/proc/{self.server.pid}/status").read_text()
+        return int(re.search(rf"^{what}:\s+(\d+) kB", status, re.MULTILINE)[1]) / 1024  # type: ignore[index]
+
+    def forget_peak(self) -> None:
+        """Begins anew to look for the most memory."""
+        Path(f"/proc/{self.server.pid}/clear_refs").write_text("5")
 
     def query(self, statement: str) -> Sequence[Any]:
         """What a statement says, in which `{}` stands for the schema."""

@@ -136,13 +136,11 @@ class Bench:
         async with arena(self._dsn) as place, grpc.aio.insecure_channel(place.address) as channel:
             probe = Probe(channel)
             calm = await probe.run(self._settle)
-            before = peak = place.memory()
+            before = place.memory()
+            place.forget_peak()
             async with place.player("flood", calls, size) as player:
-                probing = asyncio.create_task(probe.run(max(self._settle, 15.0)))
-                while not probing.done():
-                    peak = max(peak, place.memory())
-                    await asyncio.sleep(0.05)
-                rushed = await probing
+                rushed = await probe.run(max(self._settle, 15.0))
+                peak = place.memory("VmHWM")
                 await player.stop()
                 said = await player.logged("flooded")
             stored = float(str(said["stored_bytes"])) / MIB / float(str(said["seconds"]))
@@ -180,14 +178,18 @@ def _ratio(during: Sequence[float], before: Sequence[float]) -> str:
     return f"{statistics.median(during) / statistics.median(before):.1f} times as long"
 
 
-async def main(settle: float, *, as_json: bool) -> None:
+async def main(only: Sequence[str], settle: float, *, as_json: bool) -> None:
     with postgres() as dsn:
         bench = Bench(dsn, settle)
-        await bench.idle()
-        await bench.busy()
-        await bench.frozen()
-        await bench.flood(34, 3 * MIB - 65_536)
-        await bench.flood(1_000, 100_000)
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "idle": bench.idle,
+            "busy": bench.busy,
+            "frozen": bench.frozen,
+            "large": lambda: bench.flood(34, 3 * MIB - 65_536),
+            "small": lambda: bench.flood(1_000, 100_000),
+        }
+        for name in only or parts:
+            await parts[name]()
     if as_json:
         print(json.dumps([asdict(row) for row in bench.rows], indent=2))
     else:
@@ -196,7 +198,8 @@ async def main(settle: float, *, as_json: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help="idle, busy, frozen, large, small; all, if none is named")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each state is held")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    asyncio.run(main(given.seconds, as_json=given.json))
+    asyncio.run(main(given.parts, given.seconds, as_json=given.json))
