@@ -19,7 +19,7 @@ from .terms import Stats
 _JOB_BYTES = 1_024
 """What a job takes besides its payload, roughly."""
 _RECEIVED_AT_ONCE = 4
-_SLOW_SECONDS = 2.0
+_SLOW_SECONDS = 0.5
 _SOONEST, _LATEST = 0.1, 5.0
 
 

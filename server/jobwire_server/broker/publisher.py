@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
-from jobwire_server.domain.errors import FieldViolation, InvalidArgument, JobwireError, QueueFull
+from jobwire_server.domain.errors import DatabaseUnavailable, FieldViolation, InvalidArgument, JobwireError, QueueFull
 from jobwire_server.domain.jobs import NewJob, Published
 from jobwire_server.domain.limits import JOBS_PER_PUBLISH, REQUEST_BYTES
 from jobwire_server.domain.queues import Queue
@@ -16,6 +17,8 @@ from jobwire_server.store.publishing import PublishOutcome
 from .depths import Depths
 from .group_commit import GroupCommit
 from .terms import Stats
+
+_TURN_SECONDS = 5.0
 
 Call = tuple[Queue, Sequence[NewJob]]
 Answer = list[Published] | JobwireError
@@ -57,7 +60,7 @@ class Publisher:
 
     async def _store(self, calls: Sequence[Call]) -> list[Answer]:
         queue = calls[-1][0]
-        async with self._connections:
+        async with self._connection():
             refusals = await self._refusals(queue, calls) if queue.max_depth else [None] * len(calls)
             jobs = [job for (_, mine), refusal in zip(calls, refusals, strict=True) if refusal is None for job in mine]
             outcome = await store.publish(self._database, queue, jobs) if jobs else PublishOutcome([], False)
@@ -68,6 +71,19 @@ class Publisher:
             self._on_stored(queue.name, jobs)
         results = iter(outcome.results)
         return [refusal or [next(results) for _ in mine] for (_, mine), refusal in zip(calls, refusals, strict=True)]
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[None]:
+        """A turn to use a connection of the pool, waited for no longer than for a connection itself."""
+        try:
+            async with asyncio.timeout(_TURN_SECONDS):
+                await self._connections.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable from None
+        try:
+            yield
+        finally:
+            self._connections.release()
 
     async def _refusals(self, queue: Queue, calls: Sequence[Call]) -> list[JobwireError | None]:
         """For each call of a queue with a largest depth, with what it is refused, if there is no room for it.
