@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help setup protos run demo test chaos lint format requirements grpcurl clean
+.PHONY: help setup protos run demo test chaos lint format requirements grpcurl bounded soak clean
 
 PYTHON ?= python3
 GRPCURL_VERSION := v1.9.4
@@ -50,6 +50,12 @@ requirements:  ## pin requirements/*.txt anew; ARGS=--upgrade takes the newest v
 	@PYTHON=$(PYTHON) scripts/compile-requirements $(ARGS)
 
 grpcurl: .tools/bin/grpcurl-$(GRPCURL_VERSION)  ## build grpcurl into .tools/bin (needs Go)
+
+bounded: $(STUBS)  ## measure memory, idle statements and overload; ARGS="--seconds 20 --json" (see docs/bounded.md)
+	@exec python -m bench.bounded $(ARGS)
+
+soak: $(STUBS)  ## workers come, go and die for MINUTES=20: nothing may grow
+	@exec python -m bench.soak --minutes $(or $(MINUTES),20) $(ARGS)
 
 clean:  ## remove what was generated or installed here; .data, where databases are, stays
 	@rm -rf .venv .tools build clients/python/jobwire/v1 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -192,6 +192,9 @@ def _terms(settings: Settings) -> BrokerTerms:
         renew_interval_ms=round(settings.renew_interval * 1_000),
         poll_interval_ms=round(settings.poll_interval * 1_000),
         max_sessions=settings.max_sessions,
+        max_publishing_bytes=settings.max_publishing_mb * 1024 * 1024,
+        # The other half stays for claims, Acks, looks and the clock, however many queues are published to.
+        publishing_connections=max(1, settings.pool_size // 2),
     )
 
 

@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Whether Publish and Subscribe create queues that do not exist."""
     max_sessions: int = Field(default=2_000, ge=1, le=100_000)
     """The most sessions that this replica serves at once."""
+    max_publishing_mb: int = Field(default=32, ge=1, le=4_096)
+    """How much the Publish calls under way may hold, in MiB; what is beyond is refused with RESOURCE_EXHAUSTED."""
 
     log_format: Literal["auto", "json", "console"] = "auto"
     """How log lines look; auto: `console` on a terminal, else `json`."""

@@ -38,6 +38,8 @@ BAD_QUEUES = {
     "max_data_bytes 0": (Queue(name="q", max_data_bytes=0), "queue.max_data_bytes", "1 to 524,288; got 0"),
     "max_data_bytes -1": (Queue(name="q", max_data_bytes=-1), "queue.max_data_bytes", "got -1"),
     "max_data_bytes high": (Queue(name="q", max_data_bytes=524_289), "queue.max_data_bytes", "got 524,289"),
+    "max_depth -1": (Queue(name="q", max_depth=-1), "queue.max_depth", "0 to 1,000,000,000; got -1"),
+    "max_depth high": (Queue(name="q", max_depth=10**9 + 1), "queue.max_depth", "got 1,000,000,001"),
     "retry_limit": (Queue(name="q", options=JobOptions(retry_limit=-1)), "queue.options.retry_limit", "got -1"),
     "retention": (
         Queue(name="q", options=JobOptions(retention=Duration(seconds=2**62))),

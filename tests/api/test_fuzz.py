@@ -45,7 +45,7 @@ CONTRACT = {
     grpc.StatusCode.INVALID_ARGUMENT: {"INVALID_ARGUMENT", "DATA_TOO_LARGE"},
     grpc.StatusCode.NOT_FOUND: {"QUEUE_NOT_FOUND", "JOB_NOT_FOUND", "SESSION_LOST"},
     grpc.StatusCode.ABORTED: {"SESSION_TAKEN_OVER"},
-    grpc.StatusCode.RESOURCE_EXHAUSTED: {"TOO_MANY_SESSIONS"},
+    grpc.StatusCode.RESOURCE_EXHAUSTED: {"TOO_MANY_SESSIONS", "QUEUE_FULL"},
 }
 """What a server in good health may refuse with, and for which reasons."""
 WAIT = 0.1

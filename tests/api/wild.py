@@ -77,6 +77,8 @@ def _numbers(of: FieldDescriptor, *, odd: bool) -> st.SearchStrategy[int]:
         return st.one_of(edges, st.integers(-70, 70), st.integers(least, most))
     if of.name == "max_data_bytes":
         return st.integers(60_002, 524_288)
+    if of.name == "max_depth":
+        return st.sampled_from([0, 1_000_000])
     return st.integers(1, 7 if of.type == FieldDescriptor.TYPE_ENUM else 70)
 
 

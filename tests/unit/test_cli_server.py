@@ -143,11 +143,16 @@ async def test_queues_are_created_shown_changed_and_listed(jobwire: Shell) -> No
     assert (again["created"], again["options"]["retry_limit"]) == (False, 5)
     (changed,) = await jobwire.json("queues", "update", "mail", "--max-data-bytes", "1000")
     assert (changed["max_data_bytes"], changed["options"]["expire_in"]) == (1_000, 60)
+    (bounded,) = await jobwire.json("queues", "update", "mail", "--max-depth", "50")
+    assert (bounded["max_depth"], bounded["max_data_bytes"]) == (50, 1_000)
     (shown,) = await jobwire.json("queues", "show", "mail")
     assert shown["counts"] == {"ready": 0, "scheduled": 0, "active": 0}
     assert [queue["name"] for queue in await jobwire.json("queues", "list")] == ["mail"]
     told = await jobwire("queues", "show", "mail")
     assert "a run may take" in told.stdout
+    assert "50 jobs" in told.stdout
+    listed = await jobwire("queues")
+    assert listed.stdout.split()[-1] == "50"
     assert "1 minute" in told.stdout
 
 

@@ -238,8 +238,9 @@ def test_an_event_is_the_message_of_its_number(event: Event, expected: dict[str,
 
 
 def test_a_queue_shows_its_counts_only_if_they_were_counted() -> None:
-    queue = Queue("mail", JobOptions(), 10, MOMENT, MOMENT)
-    plain = {"name": "mail", "options": OPTIONS, "max_data_bytes": 10, "create_time": WRITTEN, "update_time": WRITTEN}
+    queue = Queue("mail", JobOptions(), 10, 5, MOMENT, MOMENT)
+    sizes = {"max_data_bytes": 10, "max_depth": "5"}
+    plain = {"name": "mail", "options": OPTIONS, "create_time": WRITTEN, "update_time": WRITTEN} | sizes
     assert written(answers.queue(queue)) == plain
     counted = written(answers.queue(queue, QueueCounts(1, 2, 0)))
     assert counted == plain | {"counts": {"ready": "1", "scheduled": "2"}}

@@ -20,6 +20,8 @@ CASES = [
     (errors.SessionTakenOver("1"), "ABORTED", "SESSION_TAKEN_OVER"),
     (errors.LockTimeout(), "ABORTED", "LOCK_TIMEOUT"),
     (errors.TooManySessions(3), "RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS"),
+    (errors.Overloaded(0.3), "RESOURCE_EXHAUSTED", "OVERLOADED"),
+    (errors.QueueFull("mail", 5), "RESOURCE_EXHAUSTED", "QUEUE_FULL"),
     (errors.Draining(), "UNAVAILABLE", "DRAINING"),
     (errors.DatabaseUnavailable(), "UNAVAILABLE", "DATABASE_UNAVAILABLE"),
 ]

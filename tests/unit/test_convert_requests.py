@@ -25,7 +25,12 @@ SECOND_HANDLE = Handle("reports", UUID(ID), uuid4(), 2)
 
 def publish(*jobs: dict[str, Any], limit: int = limits.DATA_BYTES_DEFAULT) -> list[NewJob]:
     request = ParseDict({"queue": "mail", "jobs": jobs}, queue_service_pb2.PublishRequest())
-    return requests.new_jobs(request, limit)
+    checking = requests.new_jobs(request, request.ByteSize(), limit)
+    while True:
+        try:
+            checking.send(None)
+        except StopIteration as end:
+            return end.value
 
 
 def subscribe(**fields: Any) -> Subscription:

@@ -61,6 +61,7 @@ def test_every_setting_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyP
         "http_listen": "0.0.0.0:2",
         "create_queues": "no",
         "max_sessions": "3",
+        "max_publishing_mb": "4",
         "log_format": "json",
         "log_level": "debug",
         "owner_grace": "4",

@@ -27,7 +27,12 @@ class Admin:
         self._timeout = timeout
 
     async def create_queue(
-        self, name: str, options: JobOptions | None = None, *, max_data_bytes: int | None = None
+        self,
+        name: str,
+        options: JobOptions | None = None,
+        *,
+        max_data_bytes: int | None = None,
+        max_depth: int | None = None,
     ) -> QueueInfo:
         """Make sure that a queue exists. One that does is returned as it is, with `created` False.
 
@@ -35,8 +40,9 @@ class Admin:
             name: 1 to 63 letters, digits, `_` or `-`.
             options: defaults for its jobs.
             max_data_bytes: the largest payload and output: 1 to 524288, default 65536.
+            max_depth: how many of its jobs may wait; 0, the default: any number. More are refused with QueueFull.
         """
-        request = CreateQueueRequest(queue=_queue(name, options, max_data_bytes))
+        request = CreateQueueRequest(queue=_queue(name, options, max_data_bytes, max_depth))
         response = await self._connection.call(self._connection.admin.CreateQueue, request, self._timeout)
         return queue_info_from(response.queue, created=response.created)
 
@@ -58,10 +64,15 @@ class Admin:
             request.page_token = response.next_page_token
 
     async def update_queue(
-        self, name: str, options: JobOptions | None = None, *, max_data_bytes: int | None = None
+        self,
+        name: str,
+        options: JobOptions | None = None,
+        *,
+        max_data_bytes: int | None = None,
+        max_depth: int | None = None,
     ) -> QueueInfo:
         """Change defaults for jobs published from now on; what is None stays. Raises NotFound."""
-        request = UpdateQueueRequest(queue=_queue(name, options, max_data_bytes))
+        request = UpdateQueueRequest(queue=_queue(name, options, max_data_bytes, max_depth))
         response = await self._connection.call(self._connection.admin.UpdateQueue, request, self._timeout)
         return queue_info_from(response.queue)
 
@@ -103,7 +114,10 @@ class Admin:
         return results
 
 
-def _queue(name: str, options: JobOptions | None, max_data_bytes: int | None) -> Queue:
+def _queue(name: str, options: JobOptions | None, max_data_bytes: int | None, max_depth: int | None) -> Queue:
     return Queue(
-        name=name, options=None if options is None else options_message(options), max_data_bytes=max_data_bytes
+        name=name,
+        options=None if options is None else options_message(options),
+        max_data_bytes=max_data_bytes,
+        max_depth=max_depth,
     )

@@ -82,6 +82,7 @@ class Client:
         Raises:
             InvalidArgument: a field breaks a rule; nothing was stored.
             NotFound: the queue does not exist, and the server does not make queues by itself.
+            Overloaded, QueueFull: no room for it within the timeout; nothing was stored.
             Unavailable, DeadlineExceeded: not within the timeout. The job may be stored; publishing it again with the
                 same id is safe.
         """

@@ -178,6 +178,7 @@ def queue_info_from(queue: admin_service_pb2.Queue, *, created: bool = False) ->
         name=queue.name,
         options=options_from(queue.options),
         max_data_bytes=queue.max_data_bytes,
+        max_depth=queue.max_depth,
         created_at=from_timestamp(queue.create_time),
         updated_at=from_timestamp(queue.update_time),
         counts=QueueCounts(queue.counts.ready, queue.counts.scheduled, queue.counts.active)

@@ -1,7 +1,7 @@
 """What can go wrong, as one hierarchy with fields.
 
-Every failed call raises a JobwireError whose message says what to do. The classes follow gRPC's status codes; `reason`
-is the finer word that the server gave, such as QUEUE_NOT_FOUND or DATA_TOO_LARGE.
+Every failed call raises a JobwireError whose message says what to do. The classes follow gRPC's status codes, with
+one of its own where a caller acts otherwise; `reason` is the finer word that the server gave, such as QUEUE_NOT_FOUND.
 """
 
 from __future__ import annotations
@@ -79,6 +79,14 @@ class ResourceExhausted(JobwireError):
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+class Overloaded(ResourceExhausted):
+    """The server is publishing as much as it can hold. Nothing of the call was stored; repeat it later."""
+
+
+class QueueFull(ResourceExhausted):
+    """As many jobs wait in the queue as its `max_depth` allows. Nothing of the call was stored; repeat it later."""
+
+
 class Unavailable(JobwireError, ConnectionError):
     """The server cannot be reached, drains, or has lost its database."""
 
@@ -132,6 +140,9 @@ _CLASSES: dict[grpc.StatusCode, type[JobwireError]] = {
 }
 
 
+_REASONS: dict[str, type[JobwireError]] = {"OVERLOADED": Overloaded, "QUEUE_FULL": QueueFull}
+
+
 def error_from_rpc(call: grpc.RpcError, target: str) -> JobwireError:
     """Turn gRPC's error into ours; `target` is the address that was called."""
     if not isinstance(call, grpc.Call | grpc.aio.AioRpcError):
@@ -148,7 +159,7 @@ def error_from_rpc(call: grpc.RpcError, target: str) -> JobwireError:
             violations = tuple(FieldViolation(v.field, v.description) for v in detail.field_violations)
         else:
             retry_after = from_duration(detail.retry_delay)
-    return _CLASSES.get(code, JobwireError)(
+    return (_REASONS.get(reason) or _CLASSES.get(code, JobwireError))(
         _message(code, reason, text, target),
         code=code,
         reason=reason,

@@ -246,6 +246,8 @@ class QueueInfo:
     """When its settings changed last."""
     counts: QueueCounts | None = None
     """Its live jobs; None unless the call counts them (get_queue, list_queues)."""
+    max_depth: int = 0
+    """How many of its jobs may wait; 0: any number."""
     created: bool = field(default=False, compare=False)
     """Whether the create_queue call that returned this made the queue."""
 

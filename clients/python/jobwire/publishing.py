@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from jobwire.connection import Connection
 from jobwire.convert import published_from
-from jobwire.errors import DeadlineExceeded, InvalidArgument, JobwireError, ResourceExhausted
+from jobwire.errors import DeadlineExceeded, InvalidArgument, JobwireError, QueueFull, ResourceExhausted
 from jobwire.model import Published
 from jobwire.retrying import ATTEMPT_TIMEOUT, Backoff, worth_repeating
 from jobwire.v1.queue_service_pb2 import JobSpec, PublishRequest
@@ -162,6 +162,9 @@ class _Lane:
         except JobwireError as error:
             if worth_repeating(error):
                 self._waiting.extendleft(reversed(group))
+                if isinstance(error, QueueFull):
+                    # There may be room for fewer.
+                    self._most = max(1, len(group) // 2)
                 return error
             if isinstance(error, InvalidArgument | ResourceExhausted) and len(group) > 1:
                 # One of them is bad. Smaller groups follow until it stands alone, and order is kept.

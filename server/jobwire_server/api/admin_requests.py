@@ -42,7 +42,8 @@ def queue_patch(message: admin_service_pb2.Queue) -> tuple[str, QueuePatch]:
     """A queue's name and what is said of it."""
     name = check_queue_name(message.name, "queue.name")
     max_data_bytes = optional_whole(message, "max_data_bytes", "queue", 1, limits.DATA_BYTES_MAX)
-    return name, QueuePatch(options_patch(message.options, "queue.options"), max_data_bytes)
+    max_depth = optional_whole(message, "max_depth", "queue", 0, limits.DEPTH_MAX)
+    return name, QueuePatch(options_patch(message.options, "queue.options"), max_data_bytes, max_depth)
 
 
 def new_queue(message: admin_service_pb2.Queue) -> Queue:

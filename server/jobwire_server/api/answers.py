@@ -184,6 +184,7 @@ def queue(queue: Queue, counts: QueueCounts | None = None) -> admin_service_pb2.
         name=queue.name,
         options=_options(queue.options),
         max_data_bytes=queue.max_data_bytes,
+        max_depth=queue.max_depth,
         create_time=timestamp(queue.created_at),
         update_time=timestamp(queue.updated_at),
         counts=None

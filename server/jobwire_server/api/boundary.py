@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from jobwire_server.api.calls import Call, CallObserver, begin
+from jobwire_server.api.calls import Call, CallObserver, begin, this_call
 from jobwire_server.api.errors import code_of, internal_status, status_of
 from jobwire_server.api.fields import broken
 from jobwire_server.domain.errors import JobwireError
@@ -42,12 +43,21 @@ class _Unreadable:
     """Stands for a request that is no message of its type, until the call can be refused like any other."""
 
 
-class CallBoundary(grpc.aio.ServerInterceptor):
-    """The one interceptor. `refusal` says with which error our services are to answer at the moment, if with any."""
+Turn = Callable[[], AbstractAsyncContextManager[None]]
 
-    def __init__(self, observer: CallObserver, refusal: Callable[[], JobwireError | None]) -> None:
+
+class CallBoundary(grpc.aio.ServerInterceptor):
+    """The one interceptor. `refusal` says with which error our services are to answer at the moment, if with any.
+
+    `turns`, by method, is what to hold while a request is received: where requests are large, not all at once are.
+    """
+
+    def __init__(
+        self, observer: CallObserver, refusal: Callable[[], JobwireError | None], turns: Mapping[str, Turn]
+    ) -> None:
         self._observer = observer
         self._refusal = refusal
+        self._turns = turns
 
     async def intercept_service(
         self,
@@ -59,6 +69,9 @@ class CallBoundary(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         make, behaviour = _parts(handler)
+        if turn := self._turns.get(handler_call_details.method):
+            # As if requests were a stream: nothing of them is received before it is asked for.
+            make, behaviour = grpc.stream_unary_rpc_method_handler, _receiving(behaviour, turn)
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             self._bounded(handler_call_details.method.lstrip("/"), behaviour),
             _forgiving(handler.request_deserializer),
@@ -103,8 +116,7 @@ class CallBoundary(grpc.aio.ServerInterceptor):
     def _admit(self, call: Call, request: Any, *, ours: bool) -> None:
         if ours and (refusal := self._refusal()) is not None:
             raise refusal
-        if isinstance(request, _Unreadable):
-            raise broken("request", f"is no message that {call.name} takes: compare it with the proto files")
+        _check_readable(call, request)
 
     def _finish(self, call: Call, code: grpc.StatusCode) -> None:
         seconds = call.seconds
@@ -149,6 +161,26 @@ def _forgiving(deserialize: Any) -> Callable[[bytes], Any]:
             return _Unreadable()
 
     return read
+
+
+def _check_readable(call: Call, request: Any) -> None:
+    if isinstance(request, _Unreadable):
+        raise broken("request", f"is no message that {call.name} takes: compare it with the proto files")
+
+
+def _receiving(behaviour: Behaviour, turn: Turn) -> Behaviour:
+    """A handler that receives its request by itself, and does not hold it for longer than `behaviour` does."""
+
+    async def received(context: Context) -> Any:
+        async with turn():
+            request = await context.read()
+        _check_readable(this_call(), _Unreadable() if request is grpc.aio.EOF else request)
+        return request
+
+    async def receive(_: Any, context: Context) -> Any:
+        return await behaviour(await received(context), context)
+
+    return receive
 
 
 def _writing(behaviour: Any) -> Behaviour:

@@ -23,6 +23,8 @@ _CODES: dict[type[errors.JobwireError], grpc.StatusCode] = {
     errors.SessionTakenOver: grpc.StatusCode.ABORTED,
     errors.LockTimeout: grpc.StatusCode.ABORTED,
     errors.TooManySessions: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
     errors.DatabaseUnavailable: grpc.StatusCode.UNAVAILABLE,
 }

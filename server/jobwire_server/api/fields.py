@@ -51,9 +51,8 @@ def count(length: int, at: str, least: int, most: int) -> None:
         raise broken(at, f"must have {least:,} to {most:,} entries; got {length:,}")
 
 
-def total_size(message: Message, at: str) -> None:
+def total_size(size: int, at: str) -> None:
     """What a request may hold in all."""
-    size = message.ByteSize()
     if size > limits.REQUEST_BYTES:
         limit = limits.REQUEST_BYTES
         raise broken(at, f"hold {size:,} bytes with the rest of the request, allowed are {limit:,}; split the call")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc.aio
@@ -26,15 +27,23 @@ class QueueServicer(QueueServiceServicer):
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._checking = asyncio.Lock()
 
     async def Publish(self, request: pb.PublishRequest, context: Context) -> pb.PublishResponse:
         call = this_call()
         call.note(queue=request.queue[:80], jobs=len(request.jobs))
-        check_queue_name(request.queue)
-        # A request that is refused must not have made its queue.
-        jobs = requests.new_jobs(request, await self._broker.queues.limit_for(request.queue))
-        queue = await self._broker.queues.for_publish(request.queue)
-        results = await self._broker.publish(queue, jobs)
+        size = request.ByteSize()
+        with self._broker.admission.admit(size, len(request.jobs)):
+            name = check_queue_name(request.queue)
+            # A request that is refused must not have made its queue.
+            limit = await self._broker.queues.limit_for(name)
+            # One at a time, so that a turn of the event loop has one slice of this work at most.
+            async with self._checking:
+                jobs = await requests.new_jobs(request, size, limit)
+            # Its payloads are in the jobs now, and need not be held twice while these wait.
+            del request
+            queue = await self._broker.queues.for_publish(name)
+            results = await self._broker.publish(queue, jobs)
         call.note(created=sum(result.created for result in results))
         return answers.publish_response(results)
 

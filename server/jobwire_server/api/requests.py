@@ -6,6 +6,7 @@ that is broken is reported with its field's path. Only whether something exists 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ from jobwire_server.domain.json_text import check_json
 from jobwire_server.domain.queues import JobOptionsPatch, check_queue_name
 
 _EPOCH_MAX = 2**62
+_SLICE = 256 * 1024
+_JOB_COST = 2_048
+"""A job takes as long to check as so many bytes of its payload, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,22 @@ class JobQuery:
     until_finished: bool
 
 
-def new_jobs(request: queue_service_pb2.PublishRequest, max_data_bytes: int) -> list[NewJob]:
-    """The jobs of a Publish call into a queue that takes payloads of up to `max_data_bytes`."""
+async def new_jobs(request: queue_service_pb2.PublishRequest, size: int, max_data_bytes: int) -> list[NewJob]:
+    """The jobs of a Publish call of `size` bytes into a queue that takes payloads of up to `max_data_bytes`.
+
+    Checked in slices, between which other calls have their turn.
+    """
     count(len(request.jobs), "jobs", 1, limits.JOBS_PER_PUBLISH)
-    total_size(request, "jobs")
-    return [_new_job(spec, f"jobs[{index}]", max_data_bytes) for index, spec in enumerate(request.jobs)]
+    total_size(size, "jobs")
+    jobs: list[NewJob] = []
+    checked = 0
+    for index, spec in enumerate(request.jobs):
+        jobs.append(job := _new_job(spec, f"jobs[{index}]", max_data_bytes))
+        checked += _JOB_COST + len(job.data)
+        if checked > _SLICE:
+            checked = 0
+            await asyncio.sleep(0)
+    return jobs
 
 
 def _new_job(spec: queue_service_pb2.JobSpec, at: str, max_data_bytes: int) -> NewJob:
@@ -139,7 +154,7 @@ def job_query(request: queue_service_pb2.GetJobRequest) -> JobQuery:
 def acked_handles(request: queue_service_pb2.AckRequest) -> list[Handle]:
     """The handle of each item of an Ack call, in order."""
     count(len(request.items), "items", 0, limits.ITEMS_PER_ACK)
-    total_size(request, "items")
+    total_size(request.ByteSize(), "items")
     return [_handle(item.handle, f"items[{index}].handle") for index, item in enumerate(request.items)]
 
 

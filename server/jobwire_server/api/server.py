@@ -31,6 +31,8 @@ SERVICES = (
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
 
+_PUBLISH = f"/{SERVICES[0]}/Publish"
+
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -54,7 +56,8 @@ class GrpcServer:
     def __init__(self, broker: Broker, observer: CallObserver, listen: str) -> None:
         self._broker = broker
         self._listen = listen
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[CallBoundary(observer, self._refusal)])
+        boundary = CallBoundary(observer, self._refusal, {_PUBLISH: broker.admission.turn})
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[boundary])
         self._opened = False
         self._health = health.aio.HealthServicer()
         self._guards = AsyncExitStack()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def start(work: Coroutine[Any, Any, None], name: str | None = None) -> asyncio.Task[None]:
+def start(work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
     """Runs `work` in a task of its own. The caller keeps the task."""
     return asyncio.create_task(work, name=name, context=Context())

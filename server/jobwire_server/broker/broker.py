@@ -25,6 +25,7 @@ from jobwire_server.store.settling import Stop
 
 from . import background
 from .acker import Acker
+from .admission import Admission
 from .dispatcher import Dispatcher
 from .messages import Ack, AckAnswer, Subscription
 from .publisher import Publisher
@@ -76,7 +77,8 @@ class Broker:
         )
         self._dispatcher = Dispatcher(database, terms.replica, self._stats)
         self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
-        self._publisher = Publisher(database, self._stats, self._stored)
+        self.admission = Admission(terms.max_publishing_bytes, self._stats)
+        self._publisher = Publisher(database, terms.publishing_connections, self._stats, self._stored)
         self._acker = Acker(
             database,
             terms.replica,
@@ -92,6 +94,8 @@ class Broker:
             database,
             terms.poll_interval_ms / 1000,
             terms.cancel_grace_ms,
+            hungry=self._dispatcher.hungry,
+            on_found=lambda queue: self._dispatcher.wake(queue, from_start=True),
             on_ready=lambda queue: self._tickets(queue, from_start=True),
             on_stop=self._stop,
             on_changed=self._queue_changed,
@@ -207,7 +211,12 @@ class Broker:
     def stats(self) -> BrokerStats:
         """A look at what it holds and has done."""
         return BrokerStats(
-            len(self._book), self._book.streams, self._book.in_flight, len(self._waits), dict(self._stats)
+            len(self._book),
+            self._book.streams,
+            self._book.in_flight,
+            len(self._waits),
+            self.admission.held,
+            dict(self._stats),
         )
 
     # Calls.
@@ -413,11 +422,10 @@ class Broker:
         self._set_ready(False)
 
     async def _poll(self) -> None:
-        """The floor under lost wake-ups: one look for all queues and all waits."""
+        """The floor under lost wake-ups of waits, and of credits that return."""
         while True:
             await asyncio.sleep(self._terms.poll_interval_ms / 1000)
             try:
-                await self._dispatcher.poll()
                 await self._waits.poll()
                 await self._book.clear_claims()
                 await self._book.reconcile()

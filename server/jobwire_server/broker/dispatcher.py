@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 _RANKS_REMEMBERED = 8
 _JOBS_PER_CLAIM = 1_000
+_BYTES_PER_CLAIM = 8 * 1024 * 1024
+_PAYLOAD_AT_FIRST = 16 * 1024
 _PAUSE_AFTER_ERROR = 0.5
 
 
@@ -67,6 +69,8 @@ class _Lane:
         self.hopeful = True
         self.suspects = True
         self.floor = _Floor()
+        self.payload = _PAYLOAD_AT_FIRST
+        """How large the payloads of the last claim were, on average: a claim is to bring what memory can hold."""
         self.restarts = 0
         self.task: asyncio.Task[None] | None = None
 
@@ -133,17 +137,14 @@ class Dispatcher:
         """The queues somebody here subscribes to."""
         return list(self._lanes)
 
-    async def poll(self) -> None:
-        """Looks for jobs that no signal told of, in all lanes that could take some."""
+    def hungry(self) -> Sequence[str]:
+        """The queues in which to look for jobs that no signal told of: those of lanes that could take some."""
         for lane in self._lanes.values():
             # Whatever came in below, however it did: the next claim looks from the start.
             lane.floor.reset()
-        hungry = [lane.queue for lane in self._lanes.values() if any(session.credits for session in lane.sessions)]
-        if not hungry or self._stopping:
-            return
-        for queue, (ready, suspect) in (await claiming.ready_queues(self._database, hungry)).items():
-            if ready or suspect:
-                self.wake(queue, from_start=True)
+        if self._stopping:
+            return ()
+        return [lane.queue for lane in self._lanes.values() if any(session.credits for session in lane.sessions)]
 
     async def stop(self) -> None:
         """Claims no more; returns when what was under way has been handed over."""
@@ -180,7 +181,7 @@ class Dispatcher:
         if not lane.hopeful:
             return False
         takers: dict[UUID, tuple[Session, int]] = {}
-        room = _JOBS_PER_CLAIM
+        room = max(1, min(_JOBS_PER_CLAIM, _BYTES_PER_CLAIM // lane.payload))
         for session in lane.sessions:
             count = min(session.credits, CLAIM_SIZE, room)
             if count:
@@ -196,6 +197,8 @@ class Dispatcher:
         claimed = await self._reserving(
             lane, takers, wants, claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans())
         )
+        if claimed:
+            lane.payload = max(1, sum(len(job.delivery.data) for job in claimed) // len(claimed))
         if lane.restarts == restarts:
             # Otherwise something came back below while the claim was under way, which this floor would hide.
             lane.floor.raise_to(claimed)

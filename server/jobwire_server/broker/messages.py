@@ -46,9 +46,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """Jobs to run."""
+    """Jobs to run, and how many bytes they are, roughly."""
 
     deliveries: Sequence[Delivery]
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

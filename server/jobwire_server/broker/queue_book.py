@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ from jobwire_server.domain.limits import DATA_BYTES_DEFAULT
 from jobwire_server.domain.queues import Queue, QueueCounts, QueuePatch
 from jobwire_server.store import queues as store
 from jobwire_server.store.database import Database
+
+from . import background
 
 _FRESH_SECONDS = 2.0
 
@@ -21,12 +24,21 @@ class QueueBook:
         self._database = database
         self._create = create
         self._known: dict[str, tuple[float, Queue]] = {}
+        self._looks: dict[str, asyncio.Task[Queue]] = {}
 
     async def find(self, name: str) -> Queue:
         """The queue, or QueueNotFound."""
         seen = self._known.get(name)
         if seen is not None and time.monotonic() - seen[0] < _FRESH_SECONDS:
             return seen[1]
+        # One look for all who ask meanwhile: a thousand calls of one queue find it outdated at the same moment.
+        look = self._looks.get(name)
+        if look is None:
+            look = self._looks[name] = background.start(self._look(name))
+            look.add_done_callback(lambda _: self._looks.pop(name))
+        return await asyncio.shield(look)
+
+    async def _look(self, name: str) -> Queue:
         found = (await store.get_queues(self._database, [name])).get(name)
         if found is None:
             self._known.pop(name, None)
@@ -53,14 +65,14 @@ class QueueBook:
         """Makes sure that a queue exists; returns it as it is, and whether this call created it."""
         created = await store.create_queue(self._database, queue)
         self._known.pop(queue.name, None)
-        return await self.find(queue.name), created
+        return await self._look(queue.name), created
 
     async def update(self, name: str, patch: QueuePatch) -> Queue:
         """Changes what `patch` says. QueueNotFound if there is no such queue."""
         if not await store.update_queue(self._database, name, patch):
             raise QueueNotFound(name)
         self._known.pop(name, None)
-        return await self.find(name)
+        return await self._look(name)
 
     async def list(self, after: str | None, limit: int) -> list[Queue]:
         """A page of queues by name."""

@@ -66,7 +66,9 @@ class Session:
     @property
     def credits(self) -> int:
         """How many more jobs may be claimed for it now."""
-        if self.stream is None or self.resuming or self.saved_for_suspect or self.alone or self.isolated:
+        if self.stream is None or self.stream.behind:
+            return 0
+        if self.resuming or self.saved_for_suspect or self.alone or self.isolated:
             return 0
         return max(0, self.max_in_flight - len(self.in_flight) - self.reserved)
 
@@ -94,14 +96,14 @@ class Session:
         for delivery in deliveries:
             cost = _DELIVERY_OVERHEAD + _length(delivery.data) + _length(delivery.headers or "")
             if group and size + cost > STREAM_MESSAGE_BYTES:
-                self._push(group)
+                self._push(group, size)
                 group, size = [], 0
             group.append(delivery)
             size += cost
         if group:
-            self._push(group)
+            self._push(group, size)
 
-    def _push(self, group: Sequence[Delivery]) -> None:
+    def _push(self, group: Sequence[Delivery], size: int) -> None:
         assert self.stream is not None
         sequence, now = self.stream.next_sequence, time.monotonic()
         for delivery in group:
@@ -109,7 +111,7 @@ class Session:
             self._unsettled[delivery.handle.token] += 1
             if delivery.suspect:
                 self._suspects.add(delivery.handle)
-        self.stream.push(Deliveries(group))
+        self.stream.push(Deliveries(group, size))
 
     def hold(self, handles: dict[Handle, bool]) -> None:
         """After a resume: these deliveries go on, and nothing else is in flight."""

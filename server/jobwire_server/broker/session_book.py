@@ -179,6 +179,7 @@ class SessionBook:
                 session.resume_grace_ms,
             )
         )
+        stream.on_room = lambda: self._dispatcher.credits_changed(session)
         session.attach(stream)
         self._schedule_beat(session)
         self._dispatcher.add(session)

@@ -1,15 +1,18 @@
 """One Subscribe call as the broker sees it: a line of events that the API writes out.
 
 The broker adds events without waiting; the API takes one after the other, each when the one before has been written. So
-a slow reader holds up nothing but its own line, and a line is never longer than its session's credits and a few words.
+a slow reader holds up nothing but its own line. While a line is `behind`, its session gets no more jobs, whatever its
+credits: what a reader leaves unread takes a megabyte or two, and what one claim brought.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from jobwire_server.domain.errors import JobwireError
+from jobwire_server.domain.limits import STREAM_MESSAGE_BYTES
 
 from .messages import Deliveries, Draining, Event, Heartbeat
 
@@ -24,6 +27,9 @@ class Stream:
         self._error: JobwireError | None = None
         self._taken = 0
         self._under_way: Event | None = None
+        self._waiting_bytes = 0
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when it is behind no more."""
         self.last_written = 0
 
     def push(self, event: Event) -> None:
@@ -33,6 +39,7 @@ class Stream:
         ):
             return
         self._events.append(event)
+        self._waiting_bytes += _size(event)
         self._ended = isinstance(event, Draining)
         self._arrived.set()
 
@@ -40,6 +47,7 @@ class Stream:
         """Ends the stream: in order after what is in line, or with an error at once."""
         if error is not None:
             self._events.clear()
+            self._waiting_bytes = 0
             self._error = error
         self._ended = True
         self._arrived.set()
@@ -65,8 +73,17 @@ class Stream:
     def written(self, sequence: int) -> None:
         """Notes that the event of this number, the last one taken, has been handed to the connection."""
         self.last_written = sequence
-        if sequence == self._taken:
+        if sequence == self._taken and self._under_way is not None:
+            was_behind = self.behind
+            self._waiting_bytes -= _size(self._under_way)
             self._under_way = None
+            if was_behind and not self.behind:
+                self.on_room()
+
+    @property
+    def behind(self) -> bool:
+        """Whether more waits to be handed to the connection than one message holds."""
+        return self._waiting_bytes > STREAM_MESSAGE_BYTES
 
     @property
     def heartbeat_waits(self) -> bool:
@@ -77,3 +94,7 @@ class Stream:
         """The deliveries that were not handed to the connection."""
         line = [*([self._under_way] if self._under_way is not None else []), *self._events]
         return [event for event in line if isinstance(event, Deliveries)]
+
+
+def _size(event: Event) -> int:
+    return event.size if isinstance(event, Deliveries) else 0

@@ -20,6 +20,8 @@ class BrokerTerms:
     renew_interval_ms: int = 5_000
     poll_interval_ms: int = 1_000
     max_sessions: int = 2_000
+    max_publishing_bytes: int = 32 * 1024 * 1024
+    publishing_connections: int = 2
 
 
 class Stats(Counter[str]):
@@ -34,4 +36,5 @@ class BrokerStats:
     streams: int
     in_flight: int
     waits: int
+    publishing_bytes: int
     counters: dict[str, int]

@@ -26,7 +26,6 @@ from jobwire_server.store.settling import Stop
 log = structlog.get_logger(__name__)
 
 _ARCHIVE_SECONDS = 3_600.0
-_PROMOTED_AT_ONCE = 1_000
 
 
 @dataclass(slots=True)
@@ -129,10 +128,11 @@ class SessionWatch:
 
 
 class Upkeep:
-    """Due jobs, time limits, the archive: a loop each.
+    """Due jobs, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
 
-    `on_ready(queue)` is called when jobs became claimable or were given back, `on_stop(stop)` for each delivery to be
-    told to stop, `on_changed(queue)` when jobs may have changed.
+    `hungry()` says in which queues, and `on_found(queue)` is called for those that have some; `on_ready(queue)` when
+    jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
+    when jobs may have changed.
     """
 
     def __init__(
@@ -141,6 +141,8 @@ class Upkeep:
         poll_seconds: float,
         cancel_grace_ms: int,
         *,
+        hungry: Callable[[], Sequence[str]],
+        on_found: Callable[[str], None],
         on_ready: Callable[[str], None],
         on_stop: Callable[[Stop], Awaitable[None]],
         on_changed: Callable[[str], None],
@@ -148,11 +150,15 @@ class Upkeep:
         self._database = database
         self._poll = poll_seconds
         self._cancel_grace_ms = cancel_grace_ms
+        self._hungry = hungry
+        self._on_found = on_found
+        self._next_look = 0.0
         self._on_ready = on_ready
         self._on_stop = on_stop
         self._on_changed = on_changed
         self._blocked: set[UUID] = set()
         self._due = asyncio.Event()
+        self._claim_due = asyncio.Event()
         self._next_due = 0.0
 
     def due_in(self, seconds: float) -> None:
@@ -163,7 +169,7 @@ class Upkeep:
     async def run(self) -> None:
         """All loops, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever("due jobs", self._promote))
+            group.create_task(self._forever("due jobs", self._clock))
             group.create_task(self._forever("time limits", self._limits))
             group.create_task(self._forever("archive", self._archive))
 
@@ -178,31 +184,37 @@ class Upkeep:
                 log.exception("upkeep failed", what=what)
                 await asyncio.sleep(self._poll)
 
-    async def _promote(self) -> None:
+    async def _clock(self) -> None:
+        """One look for all that time brings: an idle replica makes this statement each second, and no other here."""
         self._due.clear()
-        promoted = await store.promote_due(self._database)
-        for queue in promoted:
-            self._on_ready(queue)
-        if sum(promoted.values()) >= _PROMOTED_AT_ONCE:
-            return
-        in_ms = await store.next_due_ms(self._database)
-        pause = min(self._poll, in_ms / 1000) if in_ms is not None else self._poll
+        queues: Sequence[str] = ()
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + self._poll
+            queues = self._hungry()
+        due = await store.next_due(self._database, queues)
+        for queue in due.ready:
+            self._on_found(queue)
+        if due.claim:
+            self._claim_due.set()
+        pause = self._poll if due.job_in_ms is None else min(self._poll, due.job_in_ms / 1000)
+        if pause <= 0:
+            for queue in await store.promote_due(self._database):
+                self._on_ready(queue)
         self._next_due = time.monotonic() + pause
         await _wait(self._due, max(pause, 0.001))
 
     async def _limits(self) -> None:
-        checked = await store.check_limits(self._database, self._cancel_grace_ms, self._blocked)
-        if checked is None:
-            self._blocked.clear()
-            await asyncio.sleep(self._poll)
-            return
-        if checked.blocked is not None:
-            self._blocked.add(checked.blocked)
-        for stop in checked.stops:
-            await self._on_stop(stop)
-        for queue in checked.settled:
-            self._on_ready(queue)
-            self._on_changed(queue)
+        await self._claim_due.wait()
+        self._claim_due.clear()
+        while (checked := await store.check_limits(self._database, self._cancel_grace_ms, self._blocked)) is not None:
+            if checked.blocked is not None:
+                self._blocked.add(checked.blocked)
+            for stop in checked.stops:
+                await self._on_stop(stop)
+            for queue in checked.settled:
+                self._on_ready(queue)
+                self._on_changed(queue)
+        self._blocked.clear()
 
     async def _archive(self) -> None:
         today = await archive.make_days_ahead(self._database)

@@ -30,6 +30,11 @@ class Child:
         self.log = log
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def failure(self, what: str) -> ChildError:
         """The error that says `what` happened, with the end of the log."""
         with self.log.open(errors="replace") as lines:

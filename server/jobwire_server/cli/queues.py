@@ -23,6 +23,8 @@ ExpireIn = Annotated[float | None, typer.Option(metavar="SECONDS", help="How lon
 Retention = Annotated[float | None, typer.Option(metavar="SECONDS", help="How long a finished job is kept.")]
 MaxDataBytes = Annotated[int | None, typer.Option(help="Largest payload and output in bytes (1 to 524288).")]
 
+MaxDepth = Annotated[int | None, typer.Option(help="How many jobs may wait (0 to 1000000000; 0: any number).")]
+
 
 @app.callback()
 def _queues(context: typer.Context, *, server: ServerOption = DEFAULT_SERVER, as_json: JsonOption = False) -> None:
@@ -38,7 +40,8 @@ def list_queues(*, server: ServerOption = DEFAULT_SERVER, as_json: JsonOption = 
         for queue in queues:
             print_json(queue)
     else:
-        print_table(("queue", "ready", "scheduled", "active"), [(queue.name, *_counts(queue)) for queue in queues])
+        rows = [(queue.name, *_counts(queue), queue.max_depth or "-") for queue in queues]
+        print_table(("queue", "ready", "scheduled", "active", "may wait"), rows)
 
 
 @app.command()
@@ -58,12 +61,16 @@ def create(  # noqa: PLR0913  (a queue has that many settings)
     expire_in: ExpireIn = None,
     retention: Retention = None,
     max_data_bytes: MaxDataBytes = None,
+    max_depth: MaxDepth = None,
     server: ServerOption = DEFAULT_SERVER,
     as_json: JsonOption = False,
 ) -> None:
     """Make sure that a queue exists. One that does is left as it is."""
     options = _options(retry_limit, retry_delay, retry_backoff, retry_delay_max, expire_in, retention)
-    queue = call(server, lambda client: client.admin.create_queue(name, options, max_data_bytes=max_data_bytes))
+    queue = call(
+        server,
+        lambda client: client.admin.create_queue(name, options, max_data_bytes=max_data_bytes, max_depth=max_depth),
+    )
     _print(queue, as_json=as_json, created=queue.created)
 
 
@@ -78,12 +85,16 @@ def update(  # noqa: PLR0913  (a queue has that many settings)
     expire_in: ExpireIn = None,
     retention: Retention = None,
     max_data_bytes: MaxDataBytes = None,
+    max_depth: MaxDepth = None,
     server: ServerOption = DEFAULT_SERVER,
     as_json: JsonOption = False,
 ) -> None:
     """Change what holds for jobs published from now on; what is not given stays."""
     options = _options(retry_limit, retry_delay, retry_backoff, retry_delay_max, expire_in, retention)
-    queue = call(server, lambda client: client.admin.update_queue(name, options, max_data_bytes=max_data_bytes))
+    queue = call(
+        server,
+        lambda client: client.admin.update_queue(name, options, max_data_bytes=max_data_bytes, max_depth=max_depth),
+    )
     _print(queue, as_json=as_json)
 
 
@@ -124,6 +135,7 @@ def _print(queue: QueueInfo, *, as_json: bool, created: bool | None = None) -> N
         ("retries", f"{options.retry_limit}, after {span(options.retry_delay)}{_backoff(options)}"),
         ("a run may take", span(options.expire_in)),
         ("kept when finished", span(options.retention)),
+        ("may wait", f"{queue.max_depth:,} jobs" if queue.max_depth else "any number of jobs"),
         ("largest payload", f"{queue.max_data_bytes:,} bytes"),
         ("made", moment(queue.created_at)),
         ("changed", moment(queue.updated_at)),

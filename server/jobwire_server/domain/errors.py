@@ -113,6 +113,31 @@ class TooManySessions(Refused):
         super().__init__(f"this replica already serves {limit} sessions; subscribe at another one, or later", 5.0)
 
 
+class Overloaded(Refused):
+    """This replica holds as much of what is being published as it may."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(
+            "this replica is publishing as much as it can hold; nothing of this call was stored, repeat it later",
+            retry_after,
+        )
+
+
+class QueueFull(Refused):
+    """As many jobs wait in the queue as may."""
+
+    reason = "QUEUE_FULL"
+
+    def __init__(self, queue: str, max_depth: int) -> None:
+        super().__init__(
+            f"queue {queue!r} has no room for these jobs: {max_depth:,} may wait in it;"
+            " nothing of this call was stored, repeat it when workers have caught up",
+            1.0,
+        )
+
+
 class Draining(Refused):
     """This replica is about to stop."""
 

@@ -55,6 +55,8 @@ class Queue:
     name: str
     options: JobOptions = field(default_factory=JobOptions)
     max_data_bytes: int = limits.DATA_BYTES_DEFAULT
+    max_depth: int = 0
+    """How many of its jobs may wait; 0: any number."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -65,11 +67,13 @@ class QueuePatch:
 
     options: JobOptionsPatch = field(default_factory=JobOptionsPatch)
     max_data_bytes: int | None = None
+    max_depth: int | None = None
 
     def over(self, base: Queue) -> Queue:
         """`base` with what was said laid over it."""
         size = base.max_data_bytes if self.max_data_bytes is None else self.max_data_bytes
-        return replace(base, options=self.options.over(base.options), max_data_bytes=size)
+        depth = base.max_depth if self.max_depth is None else self.max_depth
+        return replace(base, options=self.options.over(base.options), max_data_bytes=size, max_depth=depth)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,6 +12,12 @@ from jobwire_server.domain.queues import JobOptions, Queue
 
 from . import arrays
 from .database import Database
+
+
+async def known_ids(database: Database, queue: str, ids: Collection[UUID]) -> set[UUID]:
+    """Those of the ids under which nothing would be stored now."""
+    params = {"queue": queue, "ids": arrays.uuids(ids), "hours": DEDUPLICATION_HOURS}
+    return {row.id for row in await database.once("known_ids", params)}
 
 
 @dataclass(frozen=True, slots=True)

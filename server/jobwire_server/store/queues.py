@@ -24,6 +24,7 @@ async def create_queue(database: Database, queue: Queue) -> bool:
             "expire_ms": options.expire_ms,
             "retention_ms": options.retention_ms,
             "max_data_bytes": queue.max_data_bytes,
+            "max_depth": queue.max_depth,
         },
     )
     return bool(rows)
@@ -43,6 +44,7 @@ async def update_queue(database: Database, name: str, patch: QueuePatch) -> bool
             "expire_ms": options.expire_ms,
             "retention_ms": options.retention_ms,
             "max_data_bytes": patch.max_data_bytes,
+            "max_depth": patch.max_depth,
         },
     )
     return bool(rows)
@@ -65,8 +67,14 @@ async def count_jobs(database: Database, names: Sequence[str]) -> dict[str, Queu
     return {row.name: QueueCounts(row.ready, row.scheduled, row.active) for row in rows}
 
 
+async def depth(database: Database, queue: str, most: int) -> int:
+    """How many jobs wait in a queue, ready or scheduled, counted up to `most`."""
+    waiting: int = (await database.once("queue_depth", {"queue": queue, "most": most}))[0].waiting
+    return min(waiting, most)
+
+
 def _queue(row: Row) -> Queue:
     options = JobOptions(
         row.retry_limit, row.retry_delay_ms, row.retry_backoff, row.retry_delay_max_ms, row.expire_ms, row.retention_ms
     )
-    return Queue(row.name, options, row.max_data_bytes, row.created_at, row.updated_at)
+    return Queue(row.name, options, row.max_data_bytes, row.max_depth, row.created_at, row.updated_at)

@@ -5,7 +5,7 @@ Jobs that become due, time limits, restores. Any replica may do it; several do n
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -26,10 +26,23 @@ async def promote_due(database: Database) -> dict[str, int]:
     return {row.queue: row.jobs for row in await database.once("promote_due", {"limit": _AT_ONCE})}
 
 
-async def next_due_ms(database: Database) -> int | None:
-    """Milliseconds until the next scheduled job; None if there is none."""
-    in_ms: int | None = (await database.once("next_due"))[0].in_ms
-    return in_ms
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is there to be done.
+
+    The queues with tickets among those asked for; milliseconds until the next scheduled job, None if there is none;
+    whether a claim is due.
+    """
+
+    ready: Sequence[str]
+    job_in_ms: int | None
+    claim: bool
+
+
+async def next_due(database: Database, queues: Sequence[str] = ()) -> Due:
+    """What is due, and what next."""
+    [row] = await database.once("next_due", {"queues": arrays.texts(queues)})
+    return Due(row.ready, row.job_in_ms, row.claim)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class _Looked(Collector):
         yield GaugeMetricFamily("jobwire_streams", "Open Subscribe streams.", stats.streams)
         yield GaugeMetricFamily("jobwire_in_flight", "Deliveries that are not settled.", stats.in_flight)
         yield GaugeMetricFamily("jobwire_waits", "GetJob calls that wait for a change.", stats.waits)
+        yield GaugeMetricFamily("jobwire_publishing_bytes", "What Publish calls hold.", stats.publishing_bytes)
         families: dict[str, CounterMetricFamily] = {}
         for name, value in sorted(stats.counters.items()):
             # `acked.completed` is the kind `completed` of `acked`.
