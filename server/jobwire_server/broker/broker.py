@@ -61,8 +61,7 @@ class Broker:
         interval = terms.renew_interval_ms / 1000
         self._signals = Signals(
             database,
-            terms.replica,
-            interval,
+            terms,
             beat=self._beat,
             on_queue=self._heard_of_queue,
             on_replica=self._heard_of_replica,
