@@ -190,7 +190,12 @@ class Broker:
     def stats(self) -> BrokerStats:
         """A look at what it holds and has done."""
         return BrokerStats(
-            len(self._book), self._book.streams, self._book.in_flight, len(self._waits), dict(self._stats)
+            len(self._book),
+            self._book.streams,
+            self._book.in_flight,
+            len(self._waits),
+            self._signals.polling,
+            dict(self._stats),
         )
 
     # Calls.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -132,18 +132,24 @@ class Signals:
             channels = {self._database.queue_channel(queue): queue for queue in self._wanted}
             await control.listen({own, *channels})
             if loop.time() >= next_beat:
+                if self.polling:
+                    # A session that was closed elsewhere is better heard of than found missing.
+                    self._heard(await control.letters(), own, channels)
                 if not self.paused:
                     await self._beat(control.connection)
                 next_beat = loop.time() + self._interval
             soonest = await self._flush(control)
             # Last before waiting: what arrived during a statement of ours does not wake us again.
-            for channel, payload in await control.received():
-                if channel == own:
-                    self._on_replica(json.loads(payload))
-                elif channel in channels:
-                    self._on_queue(channels[channel], payload)
+            self._heard(await control.received(), own, channels)
             await control.wait(self._work, min(next_beat, soonest) - loop.time())
             self._work.clear()
+
+    def _heard(self, messages: Iterable[tuple[str, str]], own: str, channels: Mapping[str, str]) -> None:
+        for channel, payload in messages:
+            if channel == own:
+                self._on_replica(json.loads(payload))
+            elif channel in channels:
+                self._on_queue(channels[channel], payload)
 
     async def _flush(self, control: ControlConnection) -> float:
         """Sends what is due; returns when the next is."""

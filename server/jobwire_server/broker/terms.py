@@ -34,4 +34,5 @@ class BrokerStats:
     streams: int
     in_flight: int
     waits: int
+    behind_pooler: bool
     counters: dict[str, int]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import psycopg
@@ -87,14 +87,21 @@ class Connection(AsyncConnection[Any]):
     @contextlib.asynccontextmanager
     async def begun(self) -> AsyncIterator[None]:
         """A transaction."""
-        async with AsyncExitStack() as stack:
-            if self.pooled:
-                async with self._answering(), self.pipeline():
-                    await stack.enter_async_context(self.transaction())
-                    await self._apply()
-            else:
-                await stack.enter_async_context(self.transaction())
+        if not self.pooled:
+            async with self.transaction():
+                yield
+            return
+        # As `transaction`, which would need a round trip more before the settings.
+        try:
+            async with self._answering(), self.pipeline():
+                await self.execute("BEGIN")
+                await self._apply()
             yield
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                await self.execute("ROLLBACK")
+            raise
+        await self.execute("COMMIT")
 
     @contextlib.asynccontextmanager
     async def together(self) -> AsyncIterator[None]:

@@ -71,10 +71,11 @@ class ControlConnection:
         if self.listens:
             with translated():
                 return [(message.channel, message.payload) async for message in self.connection.notifies(timeout=0)]
-        now = asyncio.get_running_loop().time()
-        if now < self._next_look:
-            return []
-        self._next_look = now + self._poll
+        return await self.letters() if asyncio.get_running_loop().time() >= self._next_look else []
+
+    async def letters(self) -> list[tuple[str, str]]:
+        """What lies in the letterbox, as `received` gives it: it looks there when it is time again."""
+        self._next_look = asyncio.get_running_loop().time() + self._poll
         letters = await self._database.run(self.connection, "read_letters", {"channel": self._channel})
         return [(self._channel, letter.payload) for letter in letters]
 

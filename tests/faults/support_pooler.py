@@ -1,0 +1,94 @@
+"""A real PgBouncer, in transaction mode, before a PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from jobwire_server.unprivileged import choose_runner
+from tests.system.conftest import free_port
+
+PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+CONFIG = """\
+[databases]
+* = host={host} port={port}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {folder}/users.txt
+logfile = {folder}/pgbouncer.log
+pool_mode = transaction
+default_pool_size = {size}
+server_login_retry = 1
+"""
+
+
+class PgBouncer:
+    """A context manager around the process, which keeps its port over restarts. All it writes is in `folder`.
+
+    Few connections serve all its clients, so each of them meets the sessions that others used.
+    """
+
+    def __init__(self, dsn: str, folder: Path, size: int = 5) -> None:
+        given = conninfo_to_dict(dsn)
+        port = free_port()
+        self.dsn = make_conninfo(dsn, host="127.0.0.1", port=port)
+        self.log = folder / "pgbouncer.log"
+        self._folder = folder
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        (folder / "users.txt").write_text(f'"{given["user"]}" "{given.get("password", "")}"\n')
+        facts = {"host": given["host"], "port": given.get("port", 5432), "listen": port, "folder": folder, "size": size}
+        (folder / "pgbouncer.ini").write_text(CONFIG.format(**facts))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        assert PROGRAM is not None
+        runner = choose_runner(Path(PROGRAM), self._folder)
+        assert runner is not None, f"{PROGRAM} cannot be run in {self._folder}"
+        runner.own(self._folder)
+        self._process = runner.popen(
+            Path(PROGRAM), self._folder / "pgbouncer.ini", cwd=self._folder, log=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+            except OSError:
+                assert self._process.poll() is None, f"pgbouncer ended:\n{self.log.read_text()}"
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def leftovers(self) -> dict[str, str]:
+        """What is set otherwise than at the start in one of the sessions that its clients share."""
+        with psycopg.connect(self.dsn, autocommit=True, prepare_threshold=None) as connection:
+            return dict(
+                connection.execute(
+                    "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name'"
+                ).fetchall()
+            )
