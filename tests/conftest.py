@@ -29,7 +29,10 @@ from jobwire_server.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """The PostgreSQL of the run. `log` is its log file, if it is the embedded one; `pooler` leads to it, if there is one."""
+    """The PostgreSQL of the run.
+
+    `log` is its log file, if it is the embedded one; `pooler` leads to it, if there is one.
+    """
 
     dsn: str
     log: Path | None

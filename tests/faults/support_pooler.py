@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +34,14 @@ default_pool_size = {size}
 server_login_retry = 1
 """
 
+# But for what PgBouncer itself sets, so that a session fits the client it serves.
+_LEFTOVERS = """
+SELECT name FROM pg_settings WHERE source = 'session'
+    AND name NOT IN ('application_name', 'client_encoding', 'DateStyle', 'TimeZone', 'standard_conforming_strings')
+UNION ALL SELECT name FROM pg_prepared_statements
+UNION ALL SELECT pg_listening_channels()
+"""
+
 
 class PgBouncer:
     """A context manager around the process, which keeps its port over restarts. All it writes is in `folder`.
@@ -47,6 +56,7 @@ class PgBouncer:
         self.log = folder / "pgbouncer.log"
         self._folder = folder
         self._port = port
+        self._size = size
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "users.txt").write_text(f'"{given["user"]}" "{given.get("password", "")}"\n')
         facts = {"host": given["host"], "port": given.get("port", 5432), "listen": port, "folder": folder, "size": size}
@@ -84,11 +94,12 @@ class PgBouncer:
             self._process.wait()
             self._process = None
 
-    def leftovers(self) -> dict[str, str]:
-        """What is set otherwise than at the start in one of the sessions that its clients share."""
-        with psycopg.connect(self.dsn, autocommit=True, prepare_threshold=None) as connection:
-            return dict(
-                connection.execute(
-                    "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name'"
-                ).fetchall()
-            )
+    def leftovers(self) -> list[str]:
+        """What clients left behind in the sessions they share: settings, prepared statements, channels."""
+        found: set[str] = set()
+        with ExitStack() as stack:
+            # As many at once as there are sessions, to look into each.
+            for _ in range(self._size):
+                connection = stack.enter_context(psycopg.connect(self.dsn, prepare_threshold=None))
+                found.update(name for [name] in connection.execute(_LEFTOVERS).fetchall())
+        return sorted(found)
