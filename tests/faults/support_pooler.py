@@ -14,6 +14,7 @@ from typing import Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from jobwire_server.embedded import _stopped_with_us
 from jobwire_server.unprivileged import choose_runner
 from tests.system.conftest import free_port
 
@@ -57,6 +58,7 @@ class PgBouncer:
         self._folder = folder
         self._port = port
         self._size = size
+        self._guard = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "users.txt").write_text(f'"{given["user"]}" "{given.get("password", "")}"\n')
         facts = {"host": given["host"], "port": given.get("port", 5432), "listen": port, "folder": folder, "size": size}
@@ -77,6 +79,7 @@ class PgBouncer:
         self._process = runner.popen(
             Path(PROGRAM), self._folder / "pgbouncer.ini", cwd=self._folder, log=subprocess.DEVNULL
         )
+        self._guard.enter_context(_stopped_with_us(self._process.pid))
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -90,9 +93,14 @@ class PgBouncer:
 
     def kill(self) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
             self._process = None
+            self._guard.close()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def leftovers(self) -> list[str]:
         """What clients left behind in the sessions they share: settings, prepared statements, channels."""

@@ -232,7 +232,7 @@ async def test_a_pooler_that_is_killed_under_load_loses_nothing(
 
 @pytest.mark.timeout(300)
 async def test_postgresql_goes_away_behind_it_and_comes_back(folder: Path, server: Servers, worker: Workers) -> None:
-    """The pooler goes on answering logins and keeps statements waiting; no connection breaks."""
+    """The pooler stays, and answers logins for it; statements are refused, or kept waiting."""
     (folder / "pooler").mkdir()
     with EmbeddedPostgres(folder / "pg") as own, PgBouncer(own.dsn, folder / "pooler") as pooler:
         replica = server(dsn=pooler.dsn)
@@ -256,6 +256,20 @@ async def test_postgresql_goes_away_behind_it_and_comes_back(folder: Path, serve
         replica.stop()
 
 
+async def test_a_pooler_that_does_not_answer_is_noticed(pooler: PgBouncer, server: Servers) -> None:
+    """No connection breaks, and no setting of PostgreSQL bounds the wait."""
+    replica = server(dsn=pooler.dsn)
+    pooler.send(signal.SIGSTOP)
+    try:
+        await until(lambda: get(replica, "readyz")[0] == 503)
+    finally:
+        pooler.send(signal.SIGCONT)
+    await until(lambda: get(replica, "readyz")[0] == 200)
+    async with Client(replica.address, timeout=60) as client:
+        assert (await client.publish("work", 1)).created
+    assert said(replica, "error") == []
+
+
 async def test_a_days_removal_that_a_reader_holds_up_is_ended_later(
     pooler: PgBouncer, postgres: Postgres, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +279,8 @@ async def test_a_days_removal_that_a_reader_holds_up_is_ended_later(
         later = await archive.make_days_ahead(database) + timedelta(days=30)
         async with await psycopg.AsyncConnection.connect(postgres.dsn) as analyst:
             await analyst.execute(f'SELECT count(*) FROM "{schema}".archive'.encode())
-            assert await archive.drop_past_days(database, later) == []
+            async with asyncio.timeout(processes.PATIENCE):
+                assert await archive.drop_past_days(database, later) == []
             assert any(row.leaving for row in await database.once("archive_days"))
             await publishing.publish(database, Queue("work"), [NewJob(uuid4(), "0")])
             cancelled = await settling.cancel(database, "work", [uuid4()], 0)
