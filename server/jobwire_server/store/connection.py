@@ -44,7 +44,7 @@ _ALONE_SECONDS = 5.0
 
 
 class NoAnswer(psycopg.OperationalError):
-    """A pooler kept a statement waiting for too long: it may wait for a PostgreSQL that is away."""
+    """A statement was kept waiting for too long: a pooler may wait for a PostgreSQL that is away."""
 
 
 class Connection(AsyncConnection[Any]):
@@ -81,7 +81,8 @@ class Connection(AsyncConnection[Any]):
                 await self._apply()
                 cursor = await self.execute(text, params, binary=True)
         else:
-            cursor = await self.execute(text, params, binary=True)
+            async with self._answering():
+                cursor = await self.execute(text, params, binary=True)
         return await cursor.fetchall() if cursor.description is not None else []
 
     @contextlib.asynccontextmanager
@@ -99,9 +100,11 @@ class Connection(AsyncConnection[Any]):
             yield
         except BaseException:
             with contextlib.suppress(psycopg.Error):
-                await self.execute("ROLLBACK")
+                async with self._answering():
+                    await self.execute("ROLLBACK")
             raise
-        await self.execute("COMMIT")
+        async with self._answering():
+            await self.execute("COMMIT")
 
     @contextlib.asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
@@ -128,11 +131,11 @@ class Connection(AsyncConnection[Any]):
         return await self.execute(_SETTLE, params, prepare=False)
 
     def _answering(self) -> AbstractAsyncContextManager[None]:
-        return _within(self.patience if self.pooled else None)
+        return _within(self.patience) if self.pooled else contextlib.nullcontext()
 
 
 @contextlib.asynccontextmanager
-async def _within(seconds: float | None) -> AsyncIterator[None]:
+async def _within(seconds: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield
