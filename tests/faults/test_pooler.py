@@ -139,9 +139,15 @@ async def test_two_replicas_do_all_that_they_do_without_one(
     assert pooler.leftovers() == []
 
 
-async def test_acks_at_another_replica_are_signs_of_life_and_return_credits(pooler: PgBouncer, server: Servers) -> None:
-    """The replica that has the stream gets no Ack at all, for longer than three heartbeats."""
-    one, other = server(dsn=pooler.dsn), server(dsn=pooler.dsn)
+@pytest.mark.parametrize("mixed", [False, True])
+async def test_acks_at_another_replica_are_signs_of_life_and_return_credits(
+    pooler: PgBouncer, postgres: Postgres, server: Servers, mixed: bool
+) -> None:
+    """The replica that has the stream gets no Ack at all, for longer than three heartbeats.
+
+    `mixed`: the other one has no pooler.
+    """
+    one, other = server(dsn=pooler.dsn), server(dsn=postgres.dsn if mixed else pooler.dsn)
     async with grpc.aio.insecure_channel(one.address) as to_one, grpc.aio.insecure_channel(other.address) as to_other:
         here, there = QueueServiceStub(to_one), QueueServiceStub(to_other)
         await there.Publish(pb.PublishRequest(queue="work", jobs=[pb.JobSpec(data=str(n)) for n in range(4)]))
