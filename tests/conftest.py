@@ -1,7 +1,8 @@
 """A real PostgreSQL for the whole run, and a schema of its own for each test that asks.
 
 `JOBWIRE_DATABASE_URL` or `DATABASE_URL` points the tests to another PostgreSQL; else the embedded one is started once,
-in a temporary folder.
+in a temporary folder. `TEST_POOLER_URL` names a pooler before it, for the servers under test; what tests do themselves
+goes past it.
 """
 
 from __future__ import annotations
@@ -28,10 +29,19 @@ from jobwire_server.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """The PostgreSQL of the run. `log` is its log file, if it is the embedded one."""
+    """The PostgreSQL of the run.
+
+    `log` is its log file, if it is the embedded one; `pooler` leads to it, if there is one.
+    """
 
     dsn: str
     log: Path | None
+    pooler: str | None = None
+
+    @property
+    def served(self) -> str:
+        """What a server under test is given."""
+        return self.pooler or self.dsn
 
     def errors(self, since: int = 0) -> list[str]:
         """The lines of the log, from the byte `since` on, that tell of an error."""
@@ -52,7 +62,7 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     given = os.environ.get("JOBWIRE_DATABASE_URL") or os.environ.get("DATABASE_URL")
     if given:
-        yield Postgres(given, None)
+        yield Postgres(given, None, os.environ.get("TEST_POOLER_URL"))
         return
     with (
         tempfile.TemporaryDirectory(prefix="jobwire-test-", ignore_cleanup_errors=True) as folder,
@@ -61,6 +71,13 @@ def postgres() -> Iterator[Postgres]:
         ) as embedded,
     ):
         yield Postgres(embedded.dsn, embedded.log_path)
+
+
+@pytest.fixture
+def direct(postgres: Postgres) -> None:
+    """For a test about what only a direct connection has: notifications, and settings of the session."""
+    if postgres.pooler is not None:
+        pytest.skip("a pooler stands between")
 
 
 @pytest.fixture
@@ -85,5 +102,5 @@ async def opened(dsn: str, schema: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def database(postgres: Postgres, schema: str) -> AsyncIterator[Database]:
     """A migrated schema of the test's own."""
-    async with opened(postgres.dsn, schema) as database:
+    async with opened(postgres.served, schema) as database:
         yield database

@@ -44,7 +44,7 @@ async def replica(postgres: Postgres, schema: str) -> AsyncIterator[Callable[...
     async with AsyncExitStack() as stack:
 
         async def make(**changes: object) -> Broker:
-            database = await stack.enter_async_context(Database(postgres.dsn, schema))
+            database = await stack.enter_async_context(Database(postgres.served, schema))
             broker = await stack.enter_async_context(
                 Broker(database, replace(QUICK, replica=UUID(int=uuid7().int), **changes))
             )

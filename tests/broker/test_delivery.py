@@ -407,6 +407,7 @@ async def test_two_replicas_share_a_queue_and_no_job_goes_to_both(replica: Calla
     assert one.deliveries and two.deliveries
 
 
+@pytest.mark.usefixtures("direct")
 async def test_a_job_published_at_one_replica_wakes_a_worker_at_another(
     replica: Callable[..., Awaitable[Broker]],
 ) -> None:

@@ -217,7 +217,7 @@ async def test_plans_made_on_empty_tables_read_no_more_than_they_must(
     await queues.create_queue(database, queue)
     await sql("VACUUM ANALYZE live_job, ready, scheduled, claim, session, archive")
     # One connection, so that the plans made now are those used later.
-    async with Database(postgres.dsn, schema, pool_size=1) as one:
+    async with Database(postgres.served, schema, pool_size=1) as one:
         await store.open_session(one, replica, session, store.SessionTerms("w", ("work",), 200, 60_000))
 
         async def take(count: int) -> list[claiming.Claimed]:

@@ -57,18 +57,18 @@ async def test_ten_servers_at_once_on_an_empty_database(postgres: Postgres, sche
     names = [f"queue-{n}" for n in range(10)]
 
     async def start() -> list[bool]:
-        async with opened(postgres.dsn, schema) as database:
+        async with opened(postgres.served, schema) as database:
             return [await queues.create_queue(database, Queue(name)) for name in names]
 
     created = await asyncio.gather(*(start() for _ in range(10)))
     assert [sum(column) for column in zip(*created, strict=True)] == [1] * 10
-    async with Database(postgres.dsn, schema) as database:
+    async with Database(postgres.served, schema) as database:
         assert [q.name for q in await queues.list_queues(database, None, 100)] == names
     assert postgres.errors(mark) == []
 
 
 async def test_check_tells_and_changes_nothing(postgres: Postgres, schema: str) -> None:
-    async with Database(postgres.dsn, schema) as database:
+    async with Database(postgres.served, schema) as database:
         state = await migrate.check(database)
         assert state.applied == 0 and state.pending and not state.unknown
         assert await migrate.check(database) == state
@@ -84,7 +84,7 @@ async def test_check_tells_and_changes_nothing(postgres: Postgres, schema: str) 
 
 @pytest.mark.parametrize("name", ["_x1", "select", "a" * 63])
 async def test_the_schema_may_have_any_plain_name(postgres: Postgres, name: str) -> None:
-    async with opened(postgres.dsn, name) as database:
+    async with opened(postgres.served, name) as database:
         await queues.create_queue(database, QUEUE)
         await publishing.publish(database, QUEUE, [NewJob(uuid4(), "1")])
         async with database.connection() as connection:
@@ -290,6 +290,7 @@ async def test_a_claim_reads_as_little_with_a_long_past_as_without(database: Dat
     assert len(await claim_all(database, 10)) == 10
 
 
+@pytest.mark.usefixtures("direct")
 async def test_a_claim_takes_no_more_than_asked_whatever_the_plan(database: Database, queue: Queue) -> None:
     await publishing.publish(database, queue, [NewJob(uuid4(), str(n)) for n in range(100)])
     replica = uuid4()

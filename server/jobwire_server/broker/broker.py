@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -67,8 +68,7 @@ class Broker:
         interval = terms.renew_interval_ms / 1000
         self._signals = Signals(
             database,
-            terms.replica,
-            interval,
+            terms,
             beat=self._beat,
             on_queue=self._heard_of_queue,
             on_replica=self._heard_of_replica,
@@ -216,6 +216,7 @@ class Broker:
             self._book.in_flight,
             len(self._waits),
             self.admission.held,
+            self._signals.polling,
             dict(self._stats),
         )
 
@@ -330,7 +331,7 @@ class Broker:
         self._signals.tell_queue(queue, "changed")
 
     def _queue_changed(self, queue: str) -> None:
-        self._look_again(self._waits.poll(queue))
+        self._look_again(partial(self._waits.poll, queue))
         self._signals.tell_queue(queue, "changed")
 
     def _ended_for_other(self, session_id: UUID, ended: Ended) -> None:
@@ -351,7 +352,7 @@ class Broker:
         if what == "ready":
             self._dispatcher.wake(queue, from_start=True)
         elif what == "changed":
-            self._look_again(self._waits.poll(queue))
+            self._look_again(partial(self._waits.poll, queue))
 
     def _heard_of_replica(self, message: dict[str, Any]) -> None:
         kind = message.get("kind")
@@ -365,14 +366,14 @@ class Broker:
         elif kind == "closed":
             self._book.closed(UUID(message["session"]))
         elif kind == "stops":
-            self._look_again(self._tell_stops())
+            self._look_again(self._tell_stops)
 
-    def _look_again(self, look: Coroutine[Any, Any, None]) -> None:
+    def _look_again(self, look: Callable[[], Awaitable[None]]) -> None:
         """Begins a look at the database that a signal asked for; should it fail, the floor under signals does it."""
 
         async def run() -> None:
             with contextlib.suppress(JobwireError):
-                await look
+                await look()
 
         task = background.start(run())
         self._looks.add(task)

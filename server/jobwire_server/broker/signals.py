@@ -4,14 +4,15 @@ What replicas tell each other, and the renewal of this replica's sessions. It ne
 
 Signals are hints over NOTIFY, coalesced: the first of a kind goes out at once, what follows within a tenth of a second
 goes out together at its end. Each of them has a floor that does without it (the renewal, the idle poll), so a lost
-signal costs time and nothing else. Behind a pooler that does not pass notifications on, the floors are all there is.
+signal costs time and nothing else. Behind a pooler, which lets nobody listen, what is meant for one replica waits in
+its letterbox, and what is meant for all is left to the floors.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,8 @@ from jobwire_server.domain.errors import DatabaseUnavailable, JobwireError
 from jobwire_server.store.control import ControlConnection
 from jobwire_server.store.database import Connection, Database
 
+from .terms import BrokerTerms
+
 log = structlog.get_logger(__name__)
 
 _COALESCE_SECONDS = 0.1
@@ -28,7 +31,7 @@ _RECONNECT_SECONDS = 1.0
 
 
 class Signals:
-    """Sends and receives signals, and runs `beat` on the control connection every `interval` seconds.
+    """Sends and receives signals, and runs `beat` on the control connection every `renew_interval`.
 
     `on_queue(queue, what)` and `on_replica(message)` are called for what arrives; `on_connected()` after each
     (re)connect, since signals may have been missed; `beat(connection)` raises when the database does not answer.
@@ -37,8 +40,7 @@ class Signals:
     def __init__(
         self,
         database: Database,
-        replica: UUID,
-        interval: float,
+        terms: BrokerTerms,
         *,
         beat: Callable[[Connection], Awaitable[None]],
         on_queue: Callable[[str, str], None],
@@ -47,8 +49,9 @@ class Signals:
         on_lost: Callable[[], None],
     ) -> None:
         self._database = database
-        self._replica = replica
-        self._interval = interval
+        self._replica = terms.replica
+        self._interval = terms.renew_interval_ms / 1000
+        self._poll = terms.poll_interval_ms / 1000
         self._beat = beat
         self._on_queue = on_queue
         self._on_replica = on_replica
@@ -59,6 +62,9 @@ class Signals:
         self._quiet_until: dict[tuple[str, str], float] = {}
         self._work = asyncio.Event()
         self._beat_now = False
+        self._told_of_pooler = False
+        self.polling = False
+        """Whether a pooler keeps it from listening."""
         self.paused = False
         """While draining: no renewals, which would take the drain grace back."""
 
@@ -89,10 +95,12 @@ class Signals:
 
     async def run(self) -> None:
         """Keeps the connection until cancelled."""
+        own = self._database.replica_channel(self._replica)
         while True:
             try:
-                async with ControlConnection(self._database) as control:
-                    await control.listen({self._database.replica_channel(self._replica)})
+                async with ControlConnection(self._database, own, self._poll) as control:
+                    self._look_for_pooler(control)
+                    await control.listen({own})
                     self._on_connected()
                     await self._serve(control)
             except DatabaseUnavailable:
@@ -104,6 +112,18 @@ class Signals:
             self._on_lost()
             await asyncio.sleep(_RECONNECT_SECONDS)
 
+    def _look_for_pooler(self, control: ControlConnection) -> None:
+        self.polling = not control.listens
+        if self.polling and not self._told_of_pooler:
+            self._told_of_pooler = True
+            log.warning(
+                "a pooler stands before the database",
+                meaning="it is taken to pool by transaction, so LISTEN cannot be used and this replica polls instead",
+                cost="what another replica does (a publish, a change, an ack, a cancel) is noticed at the next look,"
+                " and every transaction sets its own settings",
+                look_every_seconds=self._poll,
+            )
+
     async def _serve(self, control: ControlConnection) -> None:
         loop = asyncio.get_running_loop()
         own = self._database.replica_channel(self._replica)
@@ -112,18 +132,24 @@ class Signals:
             channels = {self._database.queue_channel(queue): queue for queue in self._wanted}
             await control.listen({own, *channels})
             if loop.time() >= next_beat:
+                if self.polling:
+                    # A session that was closed elsewhere is better heard of than found missing.
+                    self._heard(await control.letters(), own, channels)
                 if not self.paused:
                     await self._beat(control.connection)
                 next_beat = loop.time() + self._interval
             soonest = await self._flush(control)
             # Last before waiting: what arrived during a statement of ours does not wake us again.
-            for channel, payload in await control.received():
-                if channel == own:
-                    self._on_replica(json.loads(payload))
-                elif channel in channels:
-                    self._on_queue(channels[channel], payload)
+            self._heard(await control.received(), own, channels)
             await control.wait(self._work, min(next_beat, soonest) - loop.time())
             self._work.clear()
+
+    def _heard(self, messages: Iterable[tuple[str, str]], own: str, channels: Mapping[str, str]) -> None:
+        for channel, payload in messages:
+            if channel == own:
+                self._on_replica(json.loads(payload))
+            elif channel in channels:
+                self._on_queue(channels[channel], payload)
 
     async def _flush(self, control: ControlConnection) -> float:
         """Sends what is due; returns when the next is."""

@@ -37,4 +37,5 @@ class BrokerStats:
     in_flight: int
     waits: int
     publishing_bytes: int
+    behind_pooler: bool
     counters: dict[str, int]

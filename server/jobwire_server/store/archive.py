@@ -83,9 +83,11 @@ async def drop_past_days(database: Database, today: date) -> list[date]:
                 if row.attached:
                     how = "FINALIZE" if row.leaving else "CONCURRENTLY"
                     table = f"{quoted(database.schema)}.archive"
-                    await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {name} {how}".encode())
-                await connection.execute(f"DROP TABLE {name}".encode())
+                    await connection.alone(f"ALTER TABLE {table} DETACH PARTITION {name} {how}".encode())
+                async with connection.begun():
+                    await connection.execute(f"DROP TABLE {name}".encode())
             except (
+                TimeoutError,
                 errors.LockNotAvailable,
                 errors.UndefinedTable,
                 errors.ObjectNotInPrerequisiteState,

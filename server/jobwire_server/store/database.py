@@ -1,8 +1,8 @@
 """Connections to PostgreSQL, and the translation of its errors.
 
-The pool grows from 1 to its limit and is the only one. Every connection is in autocommit mode, commits durably whatever
-the role's default, and has its plans pinned: a plan made before the first ANALYZE would sort the whole backlog. A lost
-database surfaces as DatabaseUnavailable, never as an error of the driver.
+The pool grows from 1 to its limit and is the only one. Its connections have their plans pinned: a plan made before the
+first ANALYZE would sort the whole backlog. A lost database surfaces as DatabaseUnavailable, never as an error of the
+driver.
 """
 
 from __future__ import annotations
@@ -17,20 +17,17 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import errors
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import namedtuple_row
-from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from jobwire_server.domain.errors import DatabaseUnavailable, LockTimeout
 
-from . import arrays
+from .connection import Connection, Row
 from .statements import load_statements, quoted
 
-Connection = AsyncConnection[Any]
-Row = Any
-"""A named tuple whose fields are the statement's columns."""
+__all__ = ["Connection", "Database", "Row", "translated"]
 
 _GONE = (
     psycopg.InterfaceError,
@@ -68,18 +65,6 @@ _BOUNDS = {
 }
 _PLANS_SECONDS = 1.0
 _READ_BOUND = {"statement_timeout": "5s"}
-_DURABLE = (
-    "SELECT set_config('synchronous_commit', 'on', false)"
-    " WHERE current_setting('synchronous_commit') IN ('off', 'local')"
-)
-
-
-async def _set(connection: Connection, settings: Mapping[str, str], *, local: bool) -> None:
-    await connection.execute(
-        "SELECT set_config(name, value, %s) FROM jsonb_each_text(%s) AS s (name, value)",
-        [local, Jsonb(settings)],
-        prepare=False,
-    )
 
 
 @contextlib.contextmanager
@@ -120,7 +105,7 @@ class Database:
         )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             self.conninfo,
-            connection_class=AsyncConnection[Any],
+            connection_class=Connection,
             min_size=1,
             max_size=pool_size,
             timeout=5.0,
@@ -147,15 +132,17 @@ class Database:
         await self._pool.close(timeout=5.0)
 
     async def _configure(self, connection: Connection) -> None:
-        arrays.register(connection)
-        await _set(connection, _PINNED_PLANS | _BOUNDS, local=False)
-        await connection.execute(_DURABLE, prepare=False)
+        await connection.settle(_PINNED_PLANS | _BOUNDS)
 
     async def connect_alone(self) -> Connection:
         """A connection outside the pool, for listening. The caller closes it."""
         with translated():
-            connection = await AsyncConnection.connect(self.conninfo, autocommit=True, row_factory=namedtuple_row)
-            arrays.register(connection)
+            connection = await Connection.connect(self.conninfo, autocommit=True, row_factory=namedtuple_row)
+            try:
+                await connection.settle({})
+            except BaseException:
+                await connection.close()
+                raise
             return connection
 
     def queue_channel(self, queue: str) -> str:
@@ -180,12 +167,14 @@ class Database:
                 async with self._pool.connection() as connection:
                     await self._refresh_plans(connection)
                     yield connection
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, DatabaseUnavailable):
                 self._check_pool()
                 raise
 
     async def _refresh_plans(self, connection: Connection) -> None:
         """Has old plans made anew: one made while the tables were empty would not do for a burst."""
+        if connection.pooled:
+            return  # No plan outlives its statement there.
         now = time.monotonic()
         if now - self._planned.get(connection, 0.0) > _PLANS_SECONDS:
             self._planned[connection] = now
@@ -203,21 +192,20 @@ class Database:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A pooled connection inside a transaction."""
-        async with self.connection() as connection, connection.transaction():
+        async with self.connection() as connection, connection.begun():
             yield connection
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """A connection for an operator's reads: one at a time in all, bounded in time, with plans chosen freely."""
         async with self._reads, self.transaction() as connection:
-            await _set(connection, _FREE_PLANS | _READ_BOUND, local=True)
+            await connection.set_local(_FREE_PLANS | _READ_BOUND)
             yield connection
 
     async def run(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Runs the named statement and returns its rows, if it has any."""
         with translated():
-            cursor = await connection.execute(self._statements[name], params, binary=True)
-            return await cursor.fetchall() if cursor.description is not None else []
+            return await connection.run(self._statements[name], params)
 
     async def once(self, name: str, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Runs the named statement by itself: one round trip, one commit."""

@@ -59,7 +59,7 @@ async def migrate(database: Database) -> tuple[str, ...]:
         async with connection:
             if not (await _state(connection, database.schema)).pending:
                 return ()
-            async with connection.transaction():
+            async with connection.begun():
                 return await _migrate(connection, database.schema)
 
 

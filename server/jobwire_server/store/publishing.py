@@ -60,7 +60,7 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
     repeatable = [job.id for job in unique if job.client_id]
     async with database.connection() as connection:
         if repeatable:
-            async with connection.pipeline(), connection.transaction():
+            async with connection.together():
                 inserting = await connection.execute(database.statement("publish"), params, binary=True)
                 checking = await connection.execute(
                     database.statement("unpublish_known"),

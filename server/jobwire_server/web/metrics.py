@@ -74,6 +74,8 @@ class _Looked(Collector):
         yield GaugeMetricFamily("jobwire_in_flight", "Deliveries that are not settled.", stats.in_flight)
         yield GaugeMetricFamily("jobwire_waits", "GetJob calls that wait for a change.", stats.waits)
         yield GaugeMetricFamily("jobwire_publishing_bytes", "What Publish calls hold.", stats.publishing_bytes)
+        pooled = "Whether a pooler stands before the database, so that signals are polled for."
+        yield GaugeMetricFamily("jobwire_behind_pooler", pooled, stats.behind_pooler)
         families: dict[str, CounterMetricFamily] = {}
         for name, value in sorted(stats.counters.items()):
             # `acked.completed` is the kind `completed` of `acked`.

@@ -1,0 +1,143 @@
+"""One connection to PostgreSQL, be it direct or through a pooler.
+
+Its settings hold for every statement, and its commits are durable whatever the role's default. On a direct connection
+the session keeps the settings. Where a pooler stands between, the session may be another client's in a moment: nothing
+is left in it, neither settings nor prepared statements, and each transaction begins with the settings for itself alone,
+in the same round trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import Jsonb
+
+from . import arrays
+
+Row = Any
+"""A named tuple whose fields are the statement's columns."""
+
+_SETTLE = """
+WITH place AS MATERIALIZED (
+    -- A pooler answers a login itself, with a number of its own for the process that serves it.
+    SELECT pg_backend_pid() <> %(pid)s AS pooled
+), wanted AS MATERIALIZED (
+    SELECT key, value FROM jsonb_each_text(%(settings)s)
+    UNION ALL
+    SELECT name, CASE WHEN setting IN ('off', 'local') THEN 'on' ELSE setting END
+    FROM (SELECT 'synchronous_commit', current_setting('synchronous_commit')) AS durability (name, setting)
+)
+SELECT bool_and(p.pooled) AS pooled, count(set_config(w.key, w.value, p.pooled)) FROM place p CROSS JOIN wanted w
+"""
+_SET_LOCAL = "SELECT set_config(key, value, true) FROM jsonb_each_text(%s)"
+
+_CONNECT_SECONDS = 5.0
+_ALONE_SECONDS = 5.0
+"""For a statement that no setting of the session bounds."""
+
+
+class NoAnswer(psycopg.OperationalError):
+    """A statement was kept waiting for too long: a pooler may wait for a PostgreSQL that is away."""
+
+
+class Connection(AsyncConnection[Any]):
+    """A connection in autocommit mode.
+
+    `settle` comes first; after it, only `run`, `begun` and `together` begin transactions in which the settings hold.
+    """
+
+    pooled = False
+    """Whether a pooler stands between, which is taken to be one in transaction mode: one cannot tell."""
+
+    patience = 35.0
+    """Seconds for a pooler to answer: no setting of PostgreSQL bounds the wait for one of its connections."""
+
+    _settings: Jsonb = Jsonb({})
+
+    async def settle(self, settings: Mapping[str, str]) -> None:
+        """Finds out what stands between, and has `settings` hold from now on."""
+        arrays.register(self)
+        self._settings = Jsonb(settings)
+        async with _within(_CONNECT_SECONDS):
+            cursor = await self._apply()
+            row = await cursor.fetchone()
+        assert row is not None
+        self.pooled = row.pooled
+        if self.pooled:
+            self.prepare_threshold = None
+
+    async def run(self, text: bytes, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
+        """Runs a statement, by itself or in the transaction under way, and returns its rows, if it has any."""
+        if self.pooled and self.info.transaction_status is TransactionStatus.IDLE:
+            # What is sent up to one Sync is one transaction.
+            async with self._answering(), self.pipeline():
+                await self._apply()
+                cursor = await self.execute(text, params, binary=True)
+        else:
+            async with self._answering():
+                cursor = await self.execute(text, params, binary=True)
+        return await cursor.fetchall() if cursor.description is not None else []
+
+    @contextlib.asynccontextmanager
+    async def begun(self) -> AsyncIterator[None]:
+        """A transaction."""
+        if not self.pooled:
+            async with self.transaction():
+                yield
+            return
+        # As `transaction`, which would need a round trip more before the settings.
+        try:
+            async with self._answering(), self.pipeline():
+                await self.execute("BEGIN")
+                await self._apply()
+            yield
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                async with self._answering():
+                    await self.execute("ROLLBACK")
+            raise
+        async with self._answering():
+            await self.execute("COMMIT")
+
+    @contextlib.asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """A transaction in one round trip: what is executed inside has its results when it is left."""
+        async with self._answering(), self.pipeline(), self.transaction():
+            if self.pooled:
+                await self._apply()
+            yield
+
+    async def set_local(self, settings: Mapping[str, str]) -> None:
+        """Has other settings hold until the end of the transaction under way."""
+        await self.execute(_SET_LOCAL, [Jsonb(settings)], prepare=False)
+
+    async def alone(self, text: bytes) -> None:
+        """Runs a statement that cannot be part of a transaction.
+
+        Through a pooler no setting can bound it, so it is cancelled after a while, with TimeoutError.
+        """
+        async with asyncio.timeout(_ALONE_SECONDS if self.pooled else None):
+            await self.execute(text)
+
+    async def _apply(self) -> psycopg.AsyncCursor[Any]:
+        params = {"pid": self.info.backend_pid, "settings": self._settings}
+        return await self.execute(_SETTLE, params, prepare=False)
+
+    def _answering(self) -> AbstractAsyncContextManager[None]:
+        return _within(self.patience) if self.pooled else contextlib.nullcontext()
+
+
+@contextlib.asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise NoAnswer(f"no answer within {seconds} s") from error
