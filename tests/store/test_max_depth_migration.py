@@ -40,7 +40,7 @@ async def test_what_older_servers_wrote_and_write_has_no_bound(
             try:
                 old.execute(f'GRANT USAGE ON SCHEMA "{schema}" TO {role}'.encode())
                 old.execute(f'GRANT EXECUTE ON FUNCTION "{schema}".publish(text, jsonb, jsonb) TO {role}'.encode())
-                assert await migrate.migrate(database) == ("0002_max_depth",)
+                assert "0002_max_depth" in await migrate.migrate(database)
                 old.execute(OLD_CREATE.format(schema).encode(), ["after"])
                 old.execute(f"SET ROLE {role}".encode())
                 for queue in ("before", "after"):
@@ -65,7 +65,7 @@ async def test_an_open_transaction_that_published_stops_nobody(
             with pytest.raises(LockTimeout):
                 await migrate.migrate(database)
             application.commit()
-        assert await migrate.migrate(database) == ("0002_max_depth",)
+        assert "0002_max_depth" in await migrate.migrate(database)
         assert await queues.create_queue(database, Queue("bounded", max_depth=3))
         assert await queues.depth(database, "bounded", 3) == 0
         assert await queues.depth(database, "work", 5) == 1
