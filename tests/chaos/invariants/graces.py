@@ -62,7 +62,7 @@ def check(book: Book, causes: Mapping[Lease, Cause], report: Report) -> None:
         following = lease.job.after(lease)
         if following is None:
             continue
-        lost = max(cause.fault.t, lease.arrived)
+        lost = max(cause.fault.t, lease.claim.t)
         again = next((other for other in lease.job.leases if other.attempt > lease.attempt and other.stream), None)
         if again is not None:
             report.gaps[cause.name].append(again.arrived - lost)
