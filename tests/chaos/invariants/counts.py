@@ -13,8 +13,9 @@ from math import inf
 from jobwire_server.domain.limits import POISON_LOSSES
 from tests.chaos.history import Outcome
 
-from .book import FAILS, SETTLED, Book, Job, Lease
+from .book import Book
 from .causes import limit_may_have_passed
+from .facts import FAILS, SETTLED, Job, Lease
 from .report import Report
 
 

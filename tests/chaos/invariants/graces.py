@@ -14,8 +14,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 
-from .book import SKEW, Book, Job, Lease
+from .book import Book
 from .causes import Cause, ended_by
+from .facts import SKEW, Job, Lease
 from .report import Report
 
 SLACK = 15.0
