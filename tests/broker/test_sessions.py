@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -383,7 +384,7 @@ async def test_an_end_and_an_ack_at_once_leave_one_outcome(broker: Broker) -> No
             handles = [d.handle for d in await worker.receive(5)]
             results, _ = await asyncio.gather(
                 worker.ack(*handles),
-                store.end_session(broker._database, worker.opened.session_id, received=lambda: frozenset(handles)),
+                store.end_session(broker._database, worker.opened.session_id, received=partial(frozenset, handles)),
             )
             for job_id, result in zip([h.job_id for h in handles], results, strict=True):
                 job = await broker.get_job("work", job_id)
