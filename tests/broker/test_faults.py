@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -124,6 +124,22 @@ async def test_the_end_of_a_session_outlasts_a_lock(
     await over(broker, worker.opened.session_id)
     job = await broker.get_job("work", job_id)
     assert (job.state, job.loss_count) == (JobState.RETRY, 1)
+
+
+async def test_a_loss_that_waits_for_a_database_that_is_away_is_counted_against_nobody(broker: Broker) -> None:
+    """The grace is over just before the outage is noticed; the session's end waits for a connection all through it."""
+    [job_id] = await publish(broker)
+    async with AsyncExitStack() as stack:
+        async with Worker(broker, subscription(grace_ms=200)) as worker:
+            await worker.receive(1)
+            await worker.sign()
+            for _ in range(4):
+                await stack.enter_async_context(broker._database.connection())
+        await until(lambda: broker._stats["sessions_lost"])
+        broker._lost()
+    await over(broker, worker.opened.session_id)
+    job = await broker.get_job("work", job_id)
+    assert (job.attempt, job.loss_count) == (1, 0)
 
 
 async def test_many_acks_of_a_long_queue_name_at_another_replica(replica: Replica) -> None:

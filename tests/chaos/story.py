@@ -304,3 +304,25 @@ class Session:
         self.ack(close=True)
         self.story.give_back(*held)
         self._note(history.Ended, "OK", "")
+
+
+def killed(story: Story) -> Handle:
+    """A worker takes job `a`, is proven to have received it, dies, and its grace passes."""
+    worker = Session(story)
+    (lost,) = worker.take("a")
+    worker.beat()
+    story.fault("kill", "worker-1")
+    story.wait(15.0)
+    return lost
+
+
+def holds(story: Story) -> None:
+    """Nothing is wrong with it."""
+    report = story.report()
+    assert report.ok, str(report)
+
+
+def breaks(story: Story, *invariants: str) -> None:
+    """Exactly these invariants do not hold."""
+    report = story.report()
+    assert set(report.counts) == set(invariants), str(report)

@@ -71,6 +71,7 @@ class SessionBook:
         self._tasks: set[asyncio.Task[None]] = set()
         self._giving_back: set[asyncio.Task[None]] = set()
         self._settled_tokens: dict[str, list[UUID]] = defaultdict(list)
+        self._outages = 0
         self.draining = False
 
     def __len__(self) -> int:
@@ -237,15 +238,19 @@ class SessionBook:
 
         Counted against what the client had received.
         """
-        received: frozenset[Handle] | None = session.received()
+        received, outages = session.received(), self._outages
+
+        def counted() -> frozenset[Handle]:
+            # A loss that falls into an outage of the database is nobody's fault.
+            return received if self._outages == outages else frozenset()
+
         log.warning("session lost", session_id=str(session.id), worker=session.worker, in_flight=len(session.in_flight))
         self._stats["sessions_lost"] += 1
         while self._sessions.get(session.id) is session:
             try:
-                ended = await store.end_session(self._database, session.id, epoch=session.epoch, received=received)
+                ended = await store.end_session(self._database, session.id, epoch=session.epoch, received=counted)
             except DatabaseUnavailable:
-                # A loss that falls into an outage of the database is nobody's fault.
-                received = None
+                received = frozenset()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             except Exception:
@@ -357,6 +362,7 @@ class SessionBook:
 
     def database_was_away(self) -> None:
         """Nobody could resume meanwhile: the graces of sessions without a stream begin anew."""
+        self._outages += 1
         for session in self._sessions.values():
             if session.stream is None and session.timer is not None:
                 self._await_resume(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -109,12 +109,12 @@ async def end_session(
     *,
     epoch: int | None = None,
     renewals: int | None = None,
-    received: frozenset[Handle] | None = None,
+    received: Callable[[], frozenset[Handle]] = frozenset,
 ) -> Ended | None:
     """Ends a session, if its epoch and counter still are as given, and gives back what it holds.
 
-    `received`: the deliveries whose loss counts against their jobs; all others go back uncounted. None if there was
-    nothing (any more) to end.
+    `received`: the deliveries whose loss counts against their jobs, asked for when the database answers; all others go
+    back uncounted. None if there was nothing (any more) to end.
     """
 
     async def work(connection: Connection) -> Ended | None:
@@ -125,11 +125,9 @@ async def end_session(
             return None
         # A statement of its own: claims that committed while the row was being waited for are seen only now.
         leases = await _leases(database, connection, session_id)
-        given_back = await end_leases(
-            database,
-            connection,
-            [Ending(handle, lost=received is not None and handle in received) for handle in leases],
-        )
+        counted = received()
+        endings = [Ending(handle, lost=handle in counted) for handle in leases]
+        given_back = await end_leases(database, connection, endings)
         await database.run(connection, "delete_session_claims", {"id": session_id})
         return Ended(rows[0].owner, given_back)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .book import FAILS, SKEW, Book, Job, Lease, Said
+from .book import Book
+from .facts import FAILS, SKEW, Job, Lease, Said
 from .report import Report
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from tests.chaos.history import Fault
 
-from .book import FAILS, REFUSED, SETTLED, SKEW, Book, Lease, Session
+from .book import Book
 from .disturbances import name_of
+from .facts import FAILS, REFUSED, SETTLED, SKEW, Lease, Session
 from .report import Report
 
 RACE = 0.2

@@ -7,14 +7,15 @@ delivery is proven to have been received and something befell its worker meanwhi
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from math import inf
 
 from jobwire_server.domain.limits import POISON_LOSSES
 from tests.chaos.history import Outcome
 
-from .book import FAILS, SETTLED, Book, Job, Lease
+from .book import Book
 from .causes import limit_may_have_passed
+from .facts import FAILS, SETTLED, Job, Lease
 from .report import Report
 
 
@@ -90,11 +91,8 @@ def _proven(book: Book, lease: Lease, end: float) -> bool:
         return False
     if any(other.epoch > stream.epoch and lease.handle in other.asked.held for other in session.streams):
         return True
-    first = bisect_left(session.sent, lease.arrived)
-    return any(
-        session.sent[place] <= end and session.confirmed[place] >= lease.sequence
-        for place in range(first, len(session.sent))
-    )
+    first, last = bisect_left(session.sent, lease.arrived), bisect_right(session.sent, end)
+    return any(session.confirmed[place] >= lease.sequence for place in range(first, last))
 
 
 def _failed(book: Book, job: Job, outcome: Outcome, report: Report) -> None:

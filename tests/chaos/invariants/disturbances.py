@@ -45,7 +45,7 @@ class Disturbances:
     def __init__(self, faults: Iterable[Fault], clients: Iterable[str]) -> None:
         clients, all_faults = set(clients), list(faults)
         mine: dict[str, list[Fault]] = {}
-        service, restarts, database = [], [], []
+        service, restarts = [], []
         for fault in all_faults:
             if fault.victim in clients or fault.victim.startswith(_CLIENTS):
                 mine.setdefault(fault.victim, []).append(fault)
@@ -53,14 +53,11 @@ class Disturbances:
                 restarts.append(fault)
             else:
                 service.append(fault)
-                if "postgres" in fault.victim:
-                    database.append(fault)
         self._clients = {client: Timeline(faults) for client, faults in mine.items()}
         self._nothing = Timeline(())
         self.service = Timeline(service)
         """Servers and the database, and the links between them; orderly restarts left out."""
         self.restarts = Timeline(restarts)
-        self.database = Timeline(database)
         self._restores = [fault for fault in all_faults if fault.what == RESTORE]
 
     def of_client(self, name: str) -> Timeline:

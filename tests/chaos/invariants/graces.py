@@ -14,8 +14,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 
-from .book import SKEW, Book, Job, Lease
+from .book import Book
 from .causes import Cause, ended_by
+from .facts import SKEW, Job, Lease
 from .report import Report
 
 SLACK = 15.0
@@ -62,7 +63,7 @@ def check(book: Book, causes: Mapping[Lease, Cause], report: Report) -> None:
         following = lease.job.after(lease)
         if following is None:
             continue
-        lost = max(cause.fault.t, lease.arrived)
+        lost = max(cause.fault.t, lease.claim.t)
         again = next((other for other in lease.job.leases if other.attempt > lease.attempt and other.stream), None)
         if again is not None:
             report.gaps[cause.name].append(again.arrived - lost)

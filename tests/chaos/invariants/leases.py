@@ -6,7 +6,8 @@ claimed once, and they rise with time.
 
 from __future__ import annotations
 
-from .book import SKEW, Book, Job
+from .book import Book
+from .facts import SKEW, Job
 from .report import Report
 
 

@@ -16,7 +16,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from math import inf
 
-from .book import Book, Job
+from .book import Book
+from .facts import Job
 from .report import Report
 
 SIDE_BY_SIDE = 1.0

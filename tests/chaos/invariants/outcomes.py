@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .book import Book, Job
+from .book import Book
+from .facts import Job
 from .report import Report
 
 
