@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.chaos.table import as_dict, as_markdown, as_text
 
 
 def main() -> int:
+    # As Ctrl-C does, so that nothing that was started is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="draw the same faults and load as the run that printed it")
     parser.add_argument("--servers", type=int, default=2)
