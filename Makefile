@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help setup protos run demo test lint format requirements grpcurl bounded soak clean
+.PHONY: help setup protos run demo test chaos bounded soak lint format requirements grpcurl clean
 
 PYTHON ?= python3
 GRPCURL_VERSION := v1.9.4
@@ -34,6 +34,9 @@ demo: $(STUBS)  ## parse a real workbook: server, worker and PostgreSQL are star
 
 test: $(STUBS)  ## run the tests; ARGS="-k resume" narrows them
 	@exec pytest $(ARGS)
+
+chaos: $(STUBS)  ## draw faults and load from a seed, and check every promise; ARGS="--help" says what can be set
+	@exec python -m tests.chaos $(ARGS)
 
 lint: $(STUBS)  ## style, types, import rules, contract, Dockerfile
 	@scripts/lint

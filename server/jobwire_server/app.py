@@ -52,6 +52,7 @@ class Server:
         host, port = _split(settings.http_listen)
         self._http = HttpServer(build_app(self._not_ready, registry), host.strip("[]"), port)
         self._stack = AsyncExitStack()
+        self._connections = AsyncExitStack()
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -68,7 +69,8 @@ class Server:
     async def __aenter__(self) -> Self:
         try:
             await self._stack.enter_async_context(self._http)
-            await self._stack.enter_async_context(self._database)
+            await self._stack.enter_async_context(self._connections)
+            await self._connections.enter_async_context(self._database)
             await self._stack.enter_async_context(self._grpc)
         except BaseException:
             await self._stack.aclose()
@@ -123,12 +125,15 @@ class Server:
             except Exception:
                 # Whatever it was, the calls under way are still to be finished and the port given back.
                 log.exception("the drain failed")
+        if self._broker.database_away:
+            # Calls that wait for it are answered now that they may be repeated, instead of being cut off below.
+            await self._connections.aclose()
         await self._grpc.stop(min(_LAST_CALLS_SECONDS, max(0.0, end - loop.time())))
 
     async def _drain(self) -> None:
         had_streams = self._broker.stats().streams > 0
         await self._broker.drain()
-        if had_streams:
+        if had_streams and not self._broker.database_away:
             await asyncio.sleep(self._settings.drain_linger)
 
     def _not_ready(self) -> str | None:

@@ -202,7 +202,7 @@ class EmbeddedPostgres:
             postgres = self.binaries / "postgres"
             server = self._server = runner.popen(postgres, "-D", self._cluster, *settings, cwd=self.data_dir, log=log)
         self._guards.enter_context(_stopped_with_us(server.pid))
-        while _postmaster(self._cluster) != (server.pid, "ready"):
+        while _postmaster(self._cluster) not in ((server.pid, "ready"), (server.pid, "standby")):
             if server.poll() is not None:
                 raise EmbeddedPostgresError(f"PostgreSQL did not start: {self._log_tail()}")
             time.sleep(_POLL_SECONDS)
@@ -239,7 +239,7 @@ def _stopped_with_us(pid: int) -> Iterator[None]:
 
 
 def _postmaster(cluster: Path) -> tuple[int, str]:
-    """Read process id and state (`starting`, `ready`, `stopping`) from the server's pid file; 0 if there is none."""
+    """Read process id and state (`starting`, `ready`, `standby`, …) from the server's pid file; 0 if there is none."""
     try:
         lines = (cluster / "postmaster.pid").read_text().splitlines()
         return int(lines[0]), lines[7].strip()

@@ -207,6 +207,50 @@ async def test_a_refused_statement_harms_no_other(server: ScriptedServer, workin
     assert sorted(accepted) == sorted(["h-0", *handles, "last"])
 
 
+async def test_a_locked_job_harms_no_other(
+    server: ScriptedServer, working: Working, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody holds a lock on it: its statement is repeated until it is applied, the others are not kept waiting."""
+    monkeypatch.setattr("jobwire.acking._LOCKED_PAUSE", 0.1)
+    gate, locked, refused = Gate(), True, 0
+
+    async def refuse(request: pb.AckRequest) -> pb.AckResponse:
+        nonlocal refused
+        response = await gate(request)
+        if locked and any(item.handle == "h-5" for item in request.items):
+            refused += 1
+            raise RefusalError(grpc.StatusCode.ABORTED, "LOCK_TIMEOUT")
+        return response
+
+    server.answer_ack = refuse
+    async with working(at_once, concurrency=50):
+        stream = await server.opened()
+        await stream.deliver(delivery("h-0"))
+        await server.settled("h-0")
+        await stream.deliver(*(delivery(f"h-{number}") for number in range(1, 12)))
+        sequence = await stream.heartbeat()
+        await server.ack(lambda ack: not ack.items and ack.last_sequence == sequence)
+        gate.open()
+        async with asyncio.timeout(PATIENCE):
+            for number in range(12, 30):
+                await stream.deliver(delivery(f"h-{number}"))
+                await server.settled(f"h-{number}")
+                await asyncio.sleep(0.02)
+            while refused < 8:
+                await asyncio.sleep(0.01)
+            locked = False
+            while with_items(server)[-1] != ["h-5"]:
+                await asyncio.sleep(0.01)
+            await stream.deliver(delivery("last"))
+            await server.settled("last")
+    accepted = [ids for ids in with_items(server) if "h-5" not in ids]
+    assert sorted(handle for ids in accepted for handle in ids) == sorted(
+        [f"h-{number}" for number in range(30) if number != 5] + ["last"]
+    )
+    # Once it is known which it is, it goes alone.
+    assert [ids for ids in with_items(server) if "h-5" in ids][-4:] == [["h-5"]] * 4
+
+
 async def test_progress_is_sent_at_a_bearable_pace_and_the_latest_wins(
     server: ScriptedServer, working: Working
 ) -> None:

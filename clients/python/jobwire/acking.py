@@ -2,7 +2,8 @@
 
 One call with statements is on its way at a time; what gathers meanwhile goes into the next. A settling statement stays
 here until it is answered, whatever breaks in between: the stream, the server, the session itself. Heartbeats are
-answered by calls of their own, which no slow statement can hold up.
+answered by calls of their own, which no slow statement can hold up. A statement on a job that somebody else has locked
+in the database is found among its neighbours, and repeated apart from them until the lock is gone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from itertools import islice
 
 from jobwire.connection import Connection
 from jobwire.convert import progress_message
-from jobwire.errors import InternalError, InvalidArgument, JobwireError, ResourceExhausted
+from jobwire.errors import Aborted, InternalError, InvalidArgument, JobwireError, ResourceExhausted
 from jobwire.model import Progress
 from jobwire.outcome import Failed, Released, Settling, StopReason, ack_item, bad_result
 from jobwire.retrying import ATTEMPT_TIMEOUT, Backoff
@@ -25,6 +26,9 @@ from jobwire.waiting import set_within
 from jobwire.wire import MAX_CALL_BYTES, MAX_CALL_ITEMS, to_duration
 
 log = logging.getLogger(__name__)
+
+_LOCKED_PAUSE = 3.0
+"""A locked statement is said again after up to so many seconds more than the server asks for."""
 
 _ANSWERS_THAT_STOP = {
     pb.ACK_STATUS_LEASE_LOST: StopReason.LEASE_LOST,
@@ -84,11 +88,15 @@ class Acker:
         self._on_lost = on_lost
         self._settlings: dict[str, Settling] = {}
         self._extensions: dict[str, _Extension] = {}
+        # Handles whose jobs are locked, and from when on to try again.
+        self._locked: dict[str, float] = {}
+        self._turn_of_locked = False
         self._work = asyncio.Event()
         self._retry_now = asyncio.Event()
         self._all_answered = asyncio.Event()
         self._all_answered.set()
         self._beats: set[asyncio.Task[None]] = set()
+        self._receipt: tuple[int, asyncio.Task[None]] | None = None
 
     def settle(self, handle: str, outcome: Settling) -> None:
         """Report how a delivery ended; said once, it is repeated until it is answered."""
@@ -121,6 +129,7 @@ class Acker:
         """Say no more of a delivery than how it ended."""
         extension = self._extensions.pop(handle, None)
         if extension is not None:
+            self._locked.pop(handle, None)
             extension.answered()
 
     def look_again(self) -> None:
@@ -128,11 +137,19 @@ class Acker:
         self._work.set()
         self._retry_now.set()
 
-    def beat(self) -> None:
+    def beat(self) -> asyncio.Task[None]:
         """Answer a heartbeat."""
         beat = asyncio.create_task(self._beat(), name="jobwire heartbeat")
         self._beats.add(beat)
         beat.add_done_callback(self._beats.discard)
+        return beat
+
+    async def receipt(self) -> None:
+        """Let the server know of all that has arrived so far. Returns when it does, or when it could not be told."""
+        sequence = self._standing.last_sequence
+        if self._receipt is None or self._receipt[0] != sequence or self._receipt[1].done():
+            self._receipt = sequence, self.beat()  # one call for all that came in one event
+        await asyncio.wait([self._receipt[1]])
 
     async def all_answered(self) -> None:
         """Wait until every settling statement is answered."""
@@ -167,15 +184,31 @@ class Acker:
                 await set_within(self._retry_now, pause)
 
     def _gathered(self) -> list[pb.AckItem]:
-        """What goes into the next call. It is not taken away here: only an answer does that."""
+        """What goes into the next call. It is not taken away here: only an answer does that.
+
+        Locked statements go alone, and in turn with what the others have to say.
+        """
+        now = asyncio.get_running_loop().time()
+        due = next((handle for handle, when in self._locked.items() if when <= now), None)
+        group = self._group()
+        if due is not None and (self._turn_of_locked or not group):
+            self._turn_of_locked = False
+            return [self._item(due)]
+        self._turn_of_locked = True
+        return group
+
+    def _item(self, handle: str) -> pb.AckItem:
+        outcome = self._settlings.get(handle)
+        return self._extensions[handle].item if outcome is None else ack_item(handle, outcome)
+
+    def _group(self) -> list[pb.AckItem]:
         items: list[pb.AckItem] = []
         size = 0
-        for item in (
-            *(ack_item(handle, outcome) for handle, outcome in islice(self._settlings.items(), MAX_CALL_ITEMS)),
-            *(extension.item for extension in islice(self._extensions.values(), MAX_CALL_ITEMS)),
-        ):
+        said = (handle for said in (self._settlings, self._extensions) for handle in said if handle not in self._locked)
+        for handle in islice(said, MAX_CALL_ITEMS):
+            item = self._item(handle)
             size += item.ByteSize() + 5
-            if items and (len(items) == MAX_CALL_ITEMS or size > MAX_CALL_BYTES):
+            if items and size > MAX_CALL_BYTES:
                 break
             items.append(item)
         return items
@@ -194,26 +227,41 @@ class Acker:
         try:
             response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
         except JobwireError as error:
-            if not isinstance(error, InvalidArgument | ResourceExhausted | InternalError):
-                return error
-            if len(items) > 1:
-                # One of them may be bad: none may suffer for it.
-                middle = len(items) // 2
-                return await self._send(items[:middle]) or await self._send(items[middle:])
-            if isinstance(error, InvalidArgument) and items:
-                self._refused(items[0], error)
-                return None
-            for item in items:
-                # Let the others pass.
-                if item.handle in self._settlings:
-                    self._settlings[item.handle] = self._settlings.pop(item.handle)
-            return error
+            return await self._sort_out(items, error)
         if request.HasField("max_in_flight") and (session, epoch) == (standing.id, standing.epoch):
             standing.told_credits = request.max_in_flight
         for item, result in zip(items, response.results, strict=True):
             self._take_answer(item, result, sent[item.handle])
         self._take_sign(session, response)
         return None
+
+    async def _sort_out(self, items: list[pb.AckItem], error: JobwireError) -> JobwireError | None:
+        """Find what a call failed for. Returns the error if all of it has to be sent again."""
+        if not isinstance(error, Aborted | InvalidArgument | ResourceExhausted | InternalError):
+            return error
+        if len(items) > 1:
+            # One of them may be bad, or locked: none may suffer for it.
+            middle = len(items) // 2
+            return await self._send(items[:middle]) or await self._send(items[middle:])
+        if isinstance(error, Aborted) and items:
+            self._locked_for(items[0].handle, Backoff(_LOCKED_PAUSE).pause(error.retry_after))
+            return None
+        if isinstance(error, InvalidArgument) and items:
+            self._refused(items[0], error)
+            return None
+        for item in items:
+            # Let the others pass.
+            if item.handle in self._settlings:
+                self._settlings[item.handle] = self._settlings.pop(item.handle)
+        return error
+
+    def _locked_for(self, handle: str, pause: float) -> None:
+        """Leave a statement out of the next calls; it may have been withdrawn meanwhile."""
+        self._locked.pop(handle, None)
+        if handle in self._settlings or handle in self._extensions:
+            loop = asyncio.get_running_loop()
+            self._locked[handle] = loop.time() + pause
+            loop.call_later(pause, self._work.set)
 
     def _take_answer(self, item: pb.AckItem, result: pb.AckResult, extension: _Extension | None) -> None:
         handle = item.handle
@@ -233,6 +281,7 @@ class Acker:
             extension.answered()
             if self._extensions.get(handle) is extension:
                 del self._extensions[handle]
+                self._locked.pop(handle, None)
         if result.status in _ANSWERS_THAT_STOP:
             self._on_stop(handle, _ANSWERS_THAT_STOP[result.status])
         elif result.cancel:
@@ -256,6 +305,7 @@ class Acker:
 
     def _settled(self, handle: str) -> None:
         self._settlings.pop(handle, None)
+        self._locked.pop(handle, None)
         self._standing.held.pop(handle, None)
         if not self._settlings:
             self._all_answered.set()

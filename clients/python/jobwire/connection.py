@@ -42,6 +42,9 @@ def channel_options(balancing: str = "round_robin") -> Sequence[tuple[str, int |
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 2_000),
         ("grpc.max_reconnect_backoff_ms", 3_000),
+        # A name is looked up again when a connection ends, at most this often. With gRPC's own 30 s a client would know
+        # no living replica at the end of a rolling update that is quicker than that.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         # A page of ListJobs is the largest answer; requests stay below 4 MiB by the contract.
         ("grpc.max_receive_message_length", 64 * 1024 * 1024),
         ("grpc.max_send_message_length", 4 * 1024 * 1024),

@@ -60,11 +60,15 @@ class Crew:
         """Run the handler on a delivery."""
         handle = delivery.handle
         reporter = Reporter(self._acker, handle)
-        task = asyncio.create_task(
-            self._runner.run(delivery, reporter), name=f"jobwire {delivery.queue} {delivery.job_id}"
-        )
+        task = asyncio.create_task(self._run(delivery, reporter), name=f"jobwire {delivery.queue} {delivery.job_id}")
         self._runs[handle] = _Run(delivery.job_id, reporter, task)
         task.add_done_callback(lambda task: self._ended(handle, task))
+
+    async def _run(self, delivery: Delivery, reporter: Reporter) -> Outcome:
+        if delivery.attempt > 1:
+            # It may be the job that kills its worker, at once: that is counted only when its receipt is known.
+            await self._acker.receipt()
+        return await self._runner.run(delivery, reporter)
 
     def stop(self, handle: str, reason: StopReason) -> None:
         """Tell a handler to stop. How it ends is reported as ever."""

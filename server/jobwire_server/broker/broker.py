@@ -40,6 +40,9 @@ from .waits import Waits
 log = structlog.get_logger(__name__)
 
 _START_PAUSE_MAX = 5.0
+_LAPSE_SECONDS = 1.0
+_PATIENCE_AWAY = 1.0
+"""Seconds for each step of a drain that needs the database, while that is away."""
 
 
 class SchemaMismatch(Exception):
@@ -58,6 +61,8 @@ class Broker:
         self._stats = Stats()
         self._ready = False
         self._ready_changed = asyncio.Event()
+        self._away = False
+        self._lapse: asyncio.TimerHandle | None = None
         self._draining = False
         interval = terms.renew_interval_ms / 1000
         self._signals = Signals(
@@ -121,6 +126,8 @@ class Broker:
     async def __aexit__(self, *_: object) -> None:
         self._draining = True
         self._set_ready(False)
+        if self._lapse is not None:
+            self._lapse.cancel()
         await self._dispatcher.stop()
         await self._book.aclose()
         ending = [*self._tasks, *self._looks]
@@ -161,6 +168,11 @@ class Broker:
         """Whether calls can be served: the database answers, and no drain has begun."""
         return self._ready
 
+    @property
+    def database_away(self) -> bool:
+        """Whether the database was lost and has not answered since."""
+        return self._away
+
     async def ready_changes(self) -> AsyncIterator[bool]:
         """Whether it is ready: now, and at each change."""
         while True:
@@ -180,7 +192,8 @@ class Broker:
     async def drain(self) -> None:
         """Sends every client elsewhere.
 
-        Publishing, looking and acknowledging go on. Returns when all streams have ended.
+        Publishing, looking and acknowledging go on. Returns when all streams have ended. A database that is away is
+        hardly waited for.
         """
         if self._draining:
             return
@@ -189,8 +202,11 @@ class Broker:
         self._book.draining = True
         self._signals.paused = True
         self._waits.end()
-        await self._dispatcher.stop()
-        await self._book.drain()
+        patience = _PATIENCE_AWAY if self._away else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._dispatcher.stop()
+        await self._book.drain(patience)
 
     def stats(self) -> BrokerStats:
         """A look at what it holds and has done."""
@@ -377,7 +393,23 @@ class Broker:
         await self._book.renew(connection)
         await self._watch.look(connection, self._book.ids())
         await self._stops(connection)
+        self._away = False
         self._set_ready(True)
+        self._lapse_later()
+
+    def _lapse_later(self) -> None:
+        """A database that hangs breaks no connection: when two renewals are due and none came, it counts as away."""
+        if self._lapse is not None:
+            self._lapse.cancel()
+        self._lapse = asyncio.get_running_loop().call_later(
+            2 * self._terms.renew_interval_ms / 1000 + _LAPSE_SECONDS, self._lapsed
+        )
+
+    def _lapsed(self) -> None:
+        if not self._draining:
+            log.warning("the database does not answer", since_seconds=round(2 * self._terms.renew_interval_ms / 1000))
+            self._lost()
+            self._lapse_later()
 
     def _connected(self) -> None:
         self._book.database_was_away()
@@ -386,6 +418,7 @@ class Broker:
     def _lost(self) -> None:
         self._watch.begin_anew()
         self._book.database_was_away()
+        self._away = True
         self._set_ready(False)
 
     async def _poll(self) -> None:

@@ -161,16 +161,13 @@ class Session:
     def beat(self) -> bool:
         """Sends a heartbeat; False if the last three were not answered, which loses the session.
 
-        Counted in beats, not in time: after a pause of this process one beat is due, not all that were left out. A
-        heartbeat that still waits behind payloads is not missed while the connection takes them, however slowly.
+        Counted in beats, not in time: after a pause of this process one beat is due, not all that were left out. While
+        a heartbeat waits behind payloads, each message of them that the connection has taken begins the count anew.
         """
         written = self.stream.last_written if self.stream is not None else 0
         slow = self.stream is not None and self.stream.heartbeat_waits and written > self._written_before
         self._written_before = written
-        if self._answered:
-            self._missed = 0
-        elif not slow:
-            self._missed += 1
+        self._missed = 0 if self._answered or slow else self._missed + 1
         self._answered = False
         if self._missed >= MISSED_HEARTBEATS:
             return False

@@ -45,6 +45,7 @@ log = structlog.get_logger(__name__)
 _RECONNECT_DELAY_MS = 1_000
 _STREAMS_END_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
+_GRACE_SLICES = 5
 
 
 class SessionBook:
@@ -203,11 +204,18 @@ class SessionBook:
             return
         self._await_resume(session)
 
-    def _await_resume(self, session: Session) -> None:
+    def _await_resume(self, session: Session, slices: int = _GRACE_SLICES) -> None:
+        """Counts the grace in slices: a pause of this process, in which nobody could resume, counts as one of them."""
+
+        def slice_over() -> None:
+            if slices > 1:
+                self._await_resume(session, slices - 1)
+            else:
+                self._spawn(self._lose(session))
+
         session.stop_timer()
-        session.timer = asyncio.get_running_loop().call_later(
-            session.resume_grace_ms / 1000, lambda: self._spawn(self._lose(session))
-        )
+        pause = session.resume_grace_ms / 1000 / _GRACE_SLICES
+        session.timer = asyncio.get_running_loop().call_later(pause, slice_over)
 
     def _schedule_beat(self, session: Session) -> None:
         def beat() -> None:
@@ -314,10 +322,11 @@ class SessionBook:
     # What time brings.
 
     async def renew(self, connection: Connection) -> None:
-        """Raises the counters of all sessions, and forgets those that are not this replica's any more."""
+        """Raises the counters of all sessions, and forgets those that are not this replica's any more.
+
+        Without sessions it writes all the same, to no row: whether the database takes writes is what readiness says.
+        """
         mine = {session.id: session.epoch for session in self._sessions.values()}
-        if not mine:
-            return
         kept = await store.renew(self._database, connection, self._terms.replica, mine)
         for session_id in mine.keys() - kept:
             session = self._sessions.get(session_id)
@@ -368,18 +377,22 @@ class SessionBook:
 
     # The end.
 
-    async def drain(self) -> None:
-        """Parks all sessions, tells every client, and returns when all streams have ended (or after 5 s)."""
+    async def drain(self, patience: float | None = None) -> None:
+        """Parks all sessions, tells every client, and returns when all streams have ended (or after 5 s).
+
+        `patience`: how long to wait for the database and for streams, if the database is away.
+        """
         self.draining = True
         for session in self._sessions.values():
             session.stop_timer()
-        with contextlib.suppress(JobwireError):
+        with contextlib.suppress(JobwireError, TimeoutError):
             # Without the database the rows keep the shorter grace; it begins to count when the database is back.
-            await store.park(self._database, self._terms.replica, self._terms.drain_grace_ms)
+            async with asyncio.timeout(patience):
+                await store.park(self._database, self._terms.replica, self._terms.drain_grace_ms)
         for session in list(self._sessions.values()):
             self._send_away(session)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STREAMS_END_SECONDS):
+            async with asyncio.timeout(patience or _STREAMS_END_SECONDS):
                 await self._no_streams.wait()
                 while self._giving_back:
                     await asyncio.wait(self._giving_back)

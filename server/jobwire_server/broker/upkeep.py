@@ -7,14 +7,16 @@ each other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 
-from jobwire_server.domain.errors import JobwireError
+from jobwire_server.domain.errors import JobwireError, LockTimeout
 from jobwire_server.store import archive, sessions
 from jobwire_server.store import upkeep as store
 from jobwire_server.store.database import Connection, Database
@@ -89,12 +91,27 @@ class SessionWatch:
         while True:
             await self._found.wait()
             self._found.clear()
+            by_owner: dict[UUID, list[Sighting]] = defaultdict(list)
             for sighting in self._overdue:
-                try:
-                    await self._end(sighting)
-                except Exception:
-                    # It is found again at the next look, if it still stands still.
-                    log.exception("a session could not be ended", session_id=str(sighting.id))
+                by_owner[sighting.owner].append(sighting)
+            for owner, overdue in by_owner.items():
+                with _told(replica=str(owner)):
+                    await self._check_free(overdue)
+                    for sighting in overdue:
+                        with _told(session_id=str(sighting.id)):
+                            await self._end(sighting)
+
+    async def _check_free(self, overdue: Sequence[Sighting]) -> None:
+        """Begins the counts of one replica's sessions anew if somebody holds one of them.
+
+        It renews them all in one statement: the lock may be why none was renewed, and is no sign of its death.
+        """
+        try:
+            await sessions.check_free(self._database, [sighting.id for sighting in overdue])
+        except LockTimeout:
+            for sighting in overdue:
+                self._seen.pop(sighting.id, None)
+            raise
 
     async def _end(self, sighting: Sighting) -> None:
         ended = await sessions.end_session(
@@ -205,6 +222,17 @@ class Upkeep:
         if dropped:
             log.info("archive days dropped", days=[day.isoformat() for day in dropped])
         await asyncio.sleep(_ARCHIVE_SECONDS)
+
+
+@contextlib.contextmanager
+def _told(**whom: str) -> Iterator[None]:
+    """Logs why sessions could not be ended; they are found again at the next look, if they still stand still."""
+    try:
+        yield
+    except JobwireError as error:
+        log.warning("sessions could not be ended", error=error.message, **whom)
+    except Exception:
+        log.exception("sessions could not be ended", **whom)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

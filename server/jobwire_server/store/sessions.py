@@ -53,6 +53,7 @@ class Sighting:
     """A session that nobody here serves, as a watcher sees it."""
 
     id: UUID
+    owner: UUID
     epoch: int
     renewals: int
     grace_ms: int
@@ -95,6 +96,11 @@ async def resume_session(
         )
 
     return await with_partitions(database, work)
+
+
+async def check_free(database: Database, session_ids: Collection[UUID]) -> None:
+    """Raises LockTimeout if somebody holds one of these sessions."""
+    await database.once("lock_sessions", {"ids": arrays.uuids(session_ids)})
 
 
 async def end_session(
@@ -155,7 +161,7 @@ async def park(database: Database, replica: UUID, grace_ms: int) -> None:
 async def sight(database: Database, connection: Connection, replica: UUID, known: Collection[UUID]) -> list[Sighting]:
     """The sessions of other replicas, and those of this one that are not `known` to it."""
     rows = await database.run(connection, "foreign_sessions", {"replica": replica, "known": arrays.uuids(known)})
-    return [Sighting(row.id, row.epoch, row.renewals, row.grace_ms) for row in rows]
+    return [Sighting(row.id, row.owner, row.epoch, row.renewals, row.grace_ms) for row in rows]
 
 
 def _columns(terms: SessionTerms) -> dict[str, object]:
