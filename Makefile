@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help setup protos run demo test chaos lint format requirements grpcurl bounded soak clean
+.PHONY: help setup protos run demo test chaos mutants bounded soak lint format requirements grpcurl clean
 
 PYTHON ?= python3
 GRPCURL_VERSION := v1.9.4

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -173,6 +174,9 @@ async def serve(settings: Settings, on_serving: Callable[[Server], None]) -> Non
                 await asyncio.wait([starting, asking], return_when=asyncio.FIRST_COMPLETED)
                 if starting.done():
                     starting.result()
+                    # What is here now stays: the collector need not look through it again, which would hold up calls.
+                    gc.collect()
+                    gc.freeze()
                     log.info("serving", grpc=server.address, http=server.http_address)
                     on_serving(server)
                     await asked.wait()

@@ -8,6 +8,7 @@ looks and streams are never refused here: each is bounded by what it belongs to.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,7 +21,7 @@ _JOB_BYTES = 1_024
 """What a job takes besides its payload, roughly."""
 _RECEIVED_AT_ONCE = 4
 _SLOW_SECONDS = 0.5
-_SOONEST, _LATEST = 0.1, 5.0
+_SOONEST, _LATEST = 0.1, 2.5
 
 
 class Admission:
@@ -82,6 +83,9 @@ class Admission:
             raise Overloaded(self._retry_after())
 
     def _retry_after(self) -> float:
-        """As long as a call takes through the backlog at present: what the last one took, or the oldest one waits."""
+        """As long as a call takes through the backlog at present: what the last one took, or the oldest one waits.
+
+        And up to twice as long, so that those who are refused together do not come again together.
+        """
         oldest = time.monotonic() - next(iter(self._begun.values()))
-        return min(_LATEST, max(_SOONEST, self._took, oldest))
+        return min(_LATEST, max(_SOONEST, self._took, oldest)) * random.uniform(1, 2)
