@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help setup protos run demo test lint format requirements grpcurl clean
+.PHONY: help setup protos run demo test mutants lint format requirements grpcurl clean
 
 PYTHON ?= python3
 GRPCURL_VERSION := v1.9.4
@@ -34,6 +34,9 @@ demo: $(STUBS)  ## parse a real workbook: server, worker and PostgreSQL are star
 
 test: $(STUBS)  ## run the tests; ARGS="-k resume" narrows them
 	@exec pytest $(ARGS)
+
+mutants: $(STUBS)  ## break each promise of docs/promises.md and see its tests fail; ARGS="--only NAME" takes one
+	@exec python -m tests.mutants $(ARGS)
 
 lint: $(STUBS)  ## style, types, import rules, contract, Dockerfile
 	@scripts/lint

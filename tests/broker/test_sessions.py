@@ -66,6 +66,20 @@ async def test_resume_goes_on_with_what_is_held_and_sends_the_rest_again(replica
         assert (job.state, job.loss_count, job.retry_count) == (JobState.COMPLETED, 0, 0)
 
 
+async def test_a_resume_lists_what_was_given_back_meanwhile_as_lost(broker: Broker) -> None:
+    """Its claim still stands, for the sake of the other job in it."""
+    await publish(broker, 2)
+    worker = Worker(broker, subscription(credits=2))
+    async with worker:
+        first, second = await worker.receive(2)
+        assert first.handle.token == second.handle.token
+        await settling.give_back(broker._database, [settling.Ending(first.handle, lost=False)])
+    async with worker.resume(first.handle, second.handle) as resumed:
+        assert resumed.opened.lost == (first.handle,)
+        [again] = await resumed.receive(1)
+        assert (again.handle.job_id, again.attempt) == (first.handle.job_id, 2)
+
+
 async def test_resume_while_the_old_stream_still_looks_alive(replica: Replica) -> None:
     here, there = await replica(), await replica()
     await publish(here, 2)
@@ -201,7 +215,7 @@ async def test_a_delivery_whose_receipt_is_not_proven_is_no_loss(broker: Broker)
 
 async def test_what_was_never_written_goes_back_at_once_uncounted(broker: Broker) -> None:
     [job_id] = await publish(broker)
-    terms = subscription(grace_ms=15_000)
+    terms = subscription(grace_ms=600_000)
     async with broker.subscribe(terms) as stream:
         await stream.next_event()
         stream.written(1)
@@ -265,6 +279,22 @@ async def test_a_poison_job_is_found_and_its_neighbours_are_not_blamed_for_it(br
             assert (await broker.get_job("work", job_id)).loss_count <= 1
 
 
+async def test_who_runs_a_suspect_gets_nothing_else_until_it_is_settled(broker: Broker) -> None:
+    [suspect] = await publish(broker)
+    async with Worker(broker, subscription(grace_ms=0)) as doomed:
+        await doomed.receive(1)
+        await doomed.sign()
+    async with Worker(broker, subscription(credits=4)) as worker:
+        [alone] = await worker.receive(1)
+        assert alone.handle.job_id == suspect and alone.suspect
+        ids = await publish(broker, 3)
+        await asyncio.sleep(0.6)  # signals and polls tell of them
+        assert len(worker.deliveries) == 1
+        await worker.ack(alone.handle)
+        await worker.receive(4)
+        assert [d.handle.job_id for d in worker.deliveries[1:]] == ids
+
+
 async def test_a_drain_sends_everybody_away_and_keeps_every_lease(replica: Replica) -> None:
     here, there = await replica(), await replica()
     ids = await publish(here, 3)
@@ -273,7 +303,7 @@ async def test_a_drain_sends_everybody_away_and_keeps_every_lease(replica: Repli
         first, second = await worker.receive(2)
         await here.drain()
         assert worker.drained and worker.ended is True and not here.ready
-        assert (await waiting).state is JobState.ACTIVE
+        assert (await asyncio.wait_for(waiting, 20)).state is JobState.ACTIVE
         with pytest.raises(Draining):
             async with Worker(here, subscription()):
                 pass
