@@ -288,6 +288,30 @@ async def test_what_a_claim_took_whose_result_was_lost_is_delivered_all_the_same
     assert (job.retry_count, job.loss_count) == (0, 0)
 
 
+async def test_what_a_claim_took_for_a_session_that_left_meanwhile_is_delivered_all_the_same(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream is gone when the result of its claim arrives, and its session may wait for a resume for long."""
+    claim, claimed, go_on = claiming.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any) -> list[claiming.Claimed]:
+        result = await claim(*args)
+        if result:
+            claimed.set()
+            await go_on.wait()
+        return result
+
+    monkeypatch.setattr(dispatcher.claiming, "claim", slow)
+    [job_id] = await publish(broker)
+    async with Worker(broker, subscription(grace_ms=600_000)):
+        await claimed.wait()
+    go_on.set()
+    async with Worker(broker, subscription()) as other:
+        [delivery] = await other.receive(1)
+        assert (delivery.handle.job_id, delivery.attempt) == (job_id, 2)
+    assert (await broker.get_job("work", job_id)).loss_count == 0
+
+
 async def test_a_resume_waits_for_a_claim_under_way_and_gives_back_what_it_took(
     database: Database, postgres: Postgres, schema: str, sql: Rows
 ) -> None:

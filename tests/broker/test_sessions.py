@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from jobwire_server.broker import session_book
 from jobwire_server.broker.broker import Broker
 from jobwire_server.broker.messages import Ack, Resume
 from jobwire_server.broker.upkeep import SessionWatch
@@ -78,6 +80,18 @@ async def test_a_resume_lists_what_was_given_back_meanwhile_as_lost(broker: Brok
         assert resumed.opened.lost == (first.handle,)
         [again] = await resumed.receive(1)
         assert (again.handle.job_id, again.attempt) == (first.handle.job_id, 2)
+
+
+async def test_what_is_held_counts_against_the_credits_after_a_resume(broker: Broker) -> None:
+    _, second = await publish(broker, 2)
+    worker = Worker(broker, subscription(credits=1))
+    async with worker:
+        [held] = await worker.receive(1)
+    async with worker.resume(held.handle) as resumed:
+        await asyncio.sleep(0.5)
+        assert resumed.deliveries == []
+        await resumed.ack(held.handle)
+        assert (await resumed.receive(1))[0].handle.job_id == second
 
 
 async def test_resume_while_the_old_stream_still_looks_alive(replica: Replica) -> None:
@@ -213,6 +227,22 @@ async def test_a_delivery_whose_receipt_is_not_proven_is_no_loss(broker: Broker)
     assert counts == [1, 0]
 
 
+async def test_a_receipt_of_an_earlier_stream_proves_nothing_on_the_next(broker: Broker) -> None:
+    """An Ack that was long under way names the last event of the stream before."""
+    worker = Worker(broker, subscription(credits=20, grace_ms=500))
+    async with worker:
+        for n in range(10):
+            await publish(broker)
+            await worker.ack((await worker.receive(n + 1))[n].handle)
+    async with worker.resume() as resumed:
+        [job_id] = await publish(broker)
+        await resumed.receive(1)
+        assert worker.sequence > resumed.sequence
+        assert (await worker.sign()).session_alive
+    await until_waiting(broker, job_id)
+    assert (await broker.get_job("work", job_id)).loss_count == 0
+
+
 async def test_what_was_never_written_goes_back_at_once_uncounted(broker: Broker) -> None:
     [job_id] = await publish(broker)
     terms = subscription(grace_ms=600_000)
@@ -279,20 +309,31 @@ async def test_a_poison_job_is_found_and_its_neighbours_are_not_blamed_for_it(br
             assert (await broker.get_job("work", job_id)).loss_count <= 1
 
 
-async def test_who_runs_a_suspect_gets_nothing_else_until_it_is_settled(broker: Broker) -> None:
+@pytest.mark.parametrize("resumes", [False, True])
+async def test_who_runs_a_suspect_gets_nothing_else_until_it_is_settled(broker: Broker, resumes: bool) -> None:
     [suspect] = await publish(broker)
     async with Worker(broker, subscription(grace_ms=0)) as doomed:
         await doomed.receive(1)
         await doomed.sign()
-    async with Worker(broker, subscription(credits=4)) as worker:
+    worker = Worker(broker, subscription(credits=4))
+    async with worker:
         [alone] = await worker.receive(1)
         assert alone.handle.job_id == suspect and alone.suspect
-        ids = await publish(broker, 3)
-        await asyncio.sleep(0.6)  # signals and polls tell of them
-        assert len(worker.deliveries) == 1
-        await worker.ack(alone.handle)
-        await worker.receive(4)
-        assert [d.handle.job_id for d in worker.deliveries[1:]] == ids
+        if not resumes:
+            await _gets_nothing_but(worker, alone.handle)
+    if resumes:
+        async with worker.resume(alone.handle) as resumed:
+            await _gets_nothing_but(resumed, alone.handle)
+
+
+async def _gets_nothing_but(worker: Worker, alone: Handle) -> None:
+    before = len(worker.deliveries)
+    ids = await publish(worker.broker, 3)
+    await asyncio.sleep(0.6)  # signals and polls tell of them
+    assert len(worker.deliveries) == before
+    await worker.ack(alone)
+    await worker.receive(before + 3)
+    assert [d.handle.job_id for d in worker.deliveries[before:]] == ids
 
 
 async def test_a_drain_sends_everybody_away_and_keeps_every_lease(replica: Replica) -> None:
@@ -318,6 +359,41 @@ async def test_a_drain_sends_everybody_away_and_keeps_every_lease(replica: Repli
     for job_id in ids[:2]:
         job = await here.get_job("work", job_id)
         assert (job.state, job.attempt, job.loss_count) == (JobState.COMPLETED, 1, 0)
+
+
+async def test_who_comes_while_a_drain_begins_is_parked_and_sent_away_too(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is written after all others have been parked."""
+    here, there = await replica(owner_grace_ms=300), await replica()
+    open_session, draining = store.open_session, asyncio.Event()
+
+    async def late(*args: Any) -> None:
+        draining.set()
+        await until(lambda: parked)
+        await open_session(*args)
+
+    async def park(*args: Any) -> None:
+        await park_sessions(*args)
+        parked.append(True)
+
+    park_sessions, parked = store.park, list[bool]()
+    monkeypatch.setattr(session_book.store, "open_session", late)
+    monkeypatch.setattr(session_book.store, "park", park)
+    worker = Worker(here, subscription())
+    coming = asyncio.create_task(worker.__aenter__())
+    await draining.wait()
+    await here.drain()
+    await coming
+    await until(lambda: worker.ended)
+    assert worker.drained
+    [sighting] = await _sightings(there)
+    assert (sighting.id, sighting.grace_ms) == (worker.opened.session_id, 4_000)
+
+
+async def _sightings(broker: Broker) -> list[store.Sighting]:
+    async with broker._database.connection() as connection:
+        return await store.sight(broker._database, connection, broker._terms.replica, [])
 
 
 async def test_a_parked_session_outlives_the_owner_grace_but_not_the_drain_grace(replica: Replica) -> None:
@@ -380,6 +456,18 @@ async def test_the_watch_begins_anew_after_a_pause_or_an_outage(database: Databa
     await look(89.5)
     await until(lambda: ended == [session])
     ending.cancel()
+
+
+async def test_a_session_that_moved_on_since_it_was_seen_is_not_ended(database: Database) -> None:
+    owner, session, terms = uuid4(), uuid4(), store.SessionTerms("w", ("work",), 1, 60_000)
+    await store.open_session(database, owner, session, terms)
+    async with database.connection() as connection:
+        assert await store.renew(database, connection, owner, {session: 1}) == {session}
+    assert await store.end_session(database, session, epoch=1, renewals=0) is None
+    assert (await store.resume_session(database, owner, session, 0, [], terms)).epoch == 2
+    assert await store.end_session(database, session, epoch=1) is None
+    assert await store.find_owner(database, session) == owner
+    assert await store.end_session(database, session, epoch=2, renewals=2) is not None
 
 
 async def test_a_renewal_learns_of_a_takeover_that_no_signal_told(replica: Replica) -> None:
