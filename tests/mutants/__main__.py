@@ -9,6 +9,7 @@ limit. Fails if one survives.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -88,18 +89,16 @@ def run_tests(root: Path, tests: Collection[str], within: float) -> Run:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
-    # A session of its own, so that nothing of it is left behind.
+    # A session of its own, so that all that it started can be ended with it.
     with subprocess.Popen(
         command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         try:
             output, _ = process.communicate(timeout=within)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
             return Run(frozenset(), frozenset(), False, f"not at its end after {within:.0f} s")
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+        finally:
+            end(process)
     if process.returncode not in (0, 1):
         return Run(frozenset(), frozenset(), False, output)
     passed, failed, unfit = set(), set(), set()
@@ -109,6 +108,15 @@ def run_tests(root: Path, tests: Collection[str], within: float) -> Run:
         (unfit if kinds & {"error", "skipped"} else failed if "failure" in kinds else passed).add(test)
     # Of a test with several parameters, one that fails is enough.
     return Run(frozenset(passed - failed - unfit), frozenset(failed), not (unfit - failed), output)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Has pytest put away what it started, and ends it if it does not."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=20)
 
 
 def try_out(mutant: Mutant, within: float) -> Result:
