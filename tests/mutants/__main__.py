@@ -9,7 +9,6 @@ limit. Fails if one survives.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -96,9 +95,10 @@ def run_tests(root: Path, tests: Collection[str], within: float) -> Run:
         try:
             output, _ = process.communicate(timeout=within)
         except subprocess.TimeoutExpired:
-            return Run(frozenset(), frozenset(), False, f"not at its end after {within:.0f} s")
-        finally:
+            return Run(frozenset(), frozenset(), False, f"not at its end after {within:.0f} s\n{end(process)}")
+        except BaseException:
             end(process)
+            raise
     if process.returncode not in (0, 1):
         return Run(frozenset(), frozenset(), False, output)
     passed, failed, unfit = set(), set(), set()
@@ -110,13 +110,14 @@ def run_tests(root: Path, tests: Collection[str], within: float) -> Run:
     return Run(frozenset(passed - failed - unfit), frozenset(failed), not (unfit - failed), output)
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    """Has pytest put away what it started, and ends it if it does not."""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=20)
+def end(process: subprocess.Popen[str]) -> str:
+    """Has pytest put away what it started, or ends it if it does not; returns what it printed."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        return process.communicate(timeout=20)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()[0]
 
 
 def try_out(mutant: Mutant, within: float) -> Result:
