@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -180,6 +181,23 @@ async def test_a_session_whose_opening_was_not_answered_is_ended_too(
             await asyncio.sleep(0.05)
     job = await broker.get_job("work", job_id)
     assert (job.state, job.loss_count) == (JobState.RETRY, 0)
+
+
+async def test_a_cancellation_that_is_swallowed_does_not_hold_up_the_end(replica: Replica) -> None:
+    """As a wait for a pooled connection does before Python 3.12, if the connection comes at the same moment."""
+    broker = await replica()
+    waiting = asyncio.Event()
+
+    async def deaf() -> None:
+        if not waiting.is_set():
+            waiting.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    broker._book.clear_claims = deaf  # type: ignore[method-assign]
+    await waiting.wait()
+    async with asyncio.timeout(20):
+        await broker.__aexit__()
 
 
 async def test_what_came_in_below_the_floor_is_found_while_sessions_are_busy(
