@@ -38,6 +38,9 @@ test: $(STUBS)  ## run the tests; ARGS="-k resume" narrows them
 chaos: $(STUBS)  ## draw faults and load from a seed, and check every promise; ARGS="--help" says what can be set
 	@exec python -m tests.chaos $(ARGS)
 
+mutants: $(STUBS)  ## break each promise of docs/promises.md and see its tests fail; ARGS="--only NAME" takes one
+	@exec python -m tests.mutants $(ARGS)
+
 lint: $(STUBS)  ## style, types, import rules, contract, Dockerfile
 	@scripts/lint
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from uuid_utils.compat import uuid7
 
-from jobwire_server.broker import session_book
+from jobwire_server.broker import dispatcher, session_book
 from jobwire_server.broker.broker import Broker
 from jobwire_server.broker.messages import Ack, Deliveries, Opened
 from jobwire_server.domain.errors import DatabaseUnavailable, LockTimeout
@@ -21,10 +22,10 @@ from jobwire_server.domain.jobs import AckItem, AckStatus, Complete, Fail, JobSt
 from jobwire_server.domain.queues import Queue
 from jobwire_server.store import claiming, publishing, queues, settling, upkeep
 from jobwire_server.store import sessions as store
-from jobwire_server.store.database import Database
+from jobwire_server.store.database import Connection, Database
 from tests.conftest import Postgres
 
-from .conftest import Worker, publish, subscription, until
+from .conftest import Worker, jobs, publish, subscription, until
 
 Replica = Callable[..., Awaitable[Broker]]
 Rows = Callable[..., Awaitable[list[tuple[Any, ...]]]]
@@ -51,6 +52,14 @@ async def held(postgres: Postgres, schema: str, lock: str) -> AsyncIterator[None
         await connection.execute(lock.encode())
         yield
         await connection.rollback()
+
+
+async def until_blocked(sql: Rows, count: int, *unless: asyncio.Task[Any]) -> None:
+    """Returns when so many statements wait for a lock, or one of the tasks is done."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(20):
+        while (await sql(waiting))[0][0] < count and not any(task.done() for task in unless):
+            await asyncio.sleep(0.01)
 
 
 async def over(broker: Broker, session_id: UUID) -> None:
@@ -157,7 +166,7 @@ async def test_many_acks_of_a_long_queue_name_at_another_replica(replica: Replic
 
 async def test_a_lost_signal_costs_no_credit(replica: Replica) -> None:
     here, there = await replica(), await replica()
-    there._signals.tell_replica = lambda *_, **__: None  # type: ignore[method-assign]
+    there._signals._send = lambda *_: None  # type: ignore[method-assign]
     await publish(here, 3)
     async with Worker(here, subscription(credits=1)) as worker:
         for n, outcome in enumerate[Outcome]((Complete(None), Fail("E", "m", "", permanent=True), Release(60_000))):
@@ -188,6 +197,23 @@ async def test_a_session_whose_opening_was_not_answered_is_ended_too(
             await asyncio.sleep(0.05)
     job = await broker.get_job("work", job_id)
     assert (job.state, job.loss_count) == (JobState.RETRY, 0)
+
+
+async def test_a_cancellation_that_is_swallowed_does_not_hold_up_the_end(replica: Replica) -> None:
+    """As a wait for a pooled connection does before Python 3.12, if the connection comes at the same moment."""
+    broker = await replica()
+    waiting = asyncio.Event()
+
+    async def deaf() -> None:
+        if not waiting.is_set():
+            waiting.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    broker._book.clear_claims = deaf  # type: ignore[method-assign]
+    await waiting.wait()
+    async with asyncio.timeout(20):
+        await broker.__aexit__()
 
 
 async def test_what_came_in_below_the_floor_is_found_while_sessions_are_busy(
@@ -222,6 +248,173 @@ async def test_recover_beside_a_release_makes_one_ticket(broker: Broker, sql: Ro
             await asyncio.sleep(0.3)
         await recovering
     assert await sql("SELECT (SELECT count(*) FROM ready) + (SELECT count(*) FROM scheduled)") == [(1,)]
+
+
+async def test_nothing_is_answered_before_it_is_stored(broker: Broker, postgres: Postgres, schema: str) -> None:
+    """Somebody holds a lock for longer than a call waits for it."""
+    queue = await broker.queues.for_publish("work")
+    [job_id] = await publish(broker)
+    async with Worker(broker, subscription()) as worker:
+        [delivery] = await worker.receive(1)
+        async with held(postgres, schema, "LOCK TABLE live_job IN EXCLUSIVE MODE"):
+            answers = await asyncio.gather(
+                broker.publish(queue, jobs(1)), worker.ack(delivery.handle), return_exceptions=True
+            )
+        assert [type(answer) for answer in answers] == [LockTimeout, LockTimeout]
+        assert (await broker.queues.counts(["work"]))["work"].ready == 0
+        assert (await broker.get_job("work", job_id)).state is JobState.ACTIVE
+        assert (await worker.ack(delivery.handle))[0].status is AckStatus.APPLIED
+
+
+async def test_an_ack_that_fails_half_way_changes_nothing(broker: Broker, sql: Rows) -> None:
+    ids = await publish(broker, 2)
+    await sql("ALTER TABLE archive ADD CHECK (state <> 6)")
+    async with Worker(broker, subscription()) as worker:
+        first, second = await worker.receive(2)
+        fail = Fail("E", "m", "", permanent=True)
+        items = (AckItem(first.handle, Complete(None)), AckItem(second.handle, fail))
+        with pytest.raises(psycopg.errors.CheckViolation):
+            await broker.ack(Ack(worker.opened.session_id, items, worker.sequence))
+        assert [(await broker.get_job("work", job_id)).state for job_id in ids] == [JobState.ACTIVE] * 2
+
+
+async def test_publishing_again_meets_a_job_that_is_just_finishing(broker: Broker, sql: Rows) -> None:
+    """Its row is deleted, and that not committed, when the Publish comes to it."""
+    queue = await broker.queues.for_publish("work")
+    [job] = jobs(1)
+    await broker.publish(queue, [job])
+    async with Worker(broker, subscription()) as worker:
+        [delivery] = await worker.receive(1)
+        async with broker._database.transaction() as connection:
+            await settling._settle(broker._database, connection, [AckItem(delivery.handle, Complete(None))])
+            again = asyncio.create_task(broker.publish(queue, [job]))
+            await until_blocked(sql, 1, again)
+        assert [published.created for published in await again] == [False]
+    assert await sql("SELECT count(*) FROM ready") == [(0,)]
+
+
+async def test_the_same_ids_published_in_clashing_orders_do_not_deadlock(replica: Replica) -> None:
+    here, there = await replica(), await replica()
+    queue = await here.queues.for_publish("work")
+    for _ in range(10):
+        batch = jobs(500)
+        results = await asyncio.gather(here.publish(queue, batch), there.publish(queue, batch[::-1]))
+        assert sum(published.created for result in results for published in result) == 500
+
+
+async def test_what_a_claim_took_whose_result_was_lost_is_delivered_all_the_same(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = claiming.claim
+
+    async def unanswered(*args: Any) -> list[claiming.Claimed]:
+        if await claim(*args):
+            monkeypatch.setattr(dispatcher.claiming, "claim", claim)
+            raise DatabaseUnavailable
+        return []
+
+    monkeypatch.setattr(dispatcher.claiming, "claim", unanswered)
+    ids = await publish(broker, 3)
+    async with Worker(broker, subscription(credits=3)) as worker:
+        deliveries = await worker.receive(3)
+        assert [(d.handle.job_id, d.attempt) for d in deliveries] == [(job_id, 2) for job_id in ids]
+    job = await broker.get_job("work", ids[0])
+    assert (job.retry_count, job.loss_count) == (0, 0)
+
+
+async def test_what_a_claim_took_for_a_session_that_left_meanwhile_is_delivered_all_the_same(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream is gone when the result of its claim arrives, and its session may wait for a resume for long."""
+    claim, claimed, go_on = claiming.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any) -> list[claiming.Claimed]:
+        result = await claim(*args)
+        if result:
+            claimed.set()
+            await go_on.wait()
+        return result
+
+    monkeypatch.setattr(dispatcher.claiming, "claim", slow)
+    [job_id] = await publish(broker)
+    async with Worker(broker, subscription(grace_ms=600_000)):
+        await claimed.wait()
+    go_on.set()
+    async with Worker(broker, subscription()) as other:
+        [delivery] = await other.receive(1)
+        assert (delivery.handle.job_id, delivery.attempt) == (job_id, 2)
+    assert (await broker.get_job("work", job_id)).loss_count == 0
+
+
+async def test_a_resume_waits_for_a_claim_under_way_and_gives_back_what_it_took(
+    database: Database, postgres: Postgres, schema: str, sql: Rows
+) -> None:
+    """The claim is held up where it writes its row: somebody else has just written one of the same token."""
+    queue, replica, session, token = Queue("work"), uuid4(), uuid4(), uuid4()
+    terms = store.SessionTerms("w", ("work",), 1, 60_000)
+    await queues.create_queue(database, queue)
+    await publishing.publish(database, queue, jobs(1))
+    await store.open_session(database, replica, session, terms)
+    rival = f"INSERT INTO claim VALUES ('work', '{token}', '{uuid4()}', 1, 'w', now(), now(), '{{}}', '{{}}')"
+    async with held(postgres, schema, rival):
+        want = claiming.Want(session, 1, token, 1)
+        claim = asyncio.create_task(claiming.claim(database, replica, "work", [want]))
+        await until_blocked(sql, 1)
+        resume = asyncio.create_task(store.resume_session(database, replica, session, 0, [], terms))
+        await until_blocked(sql, 2, resume)
+    assert len(await claim) == 1
+    assert (await resume).given_back == {"work": 1}
+    assert (await queues.count_jobs(database, ["work"]))["work"].ready == 1
+
+
+async def test_a_loss_that_falls_into_an_outage_is_nobodys_fault(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_session = store.end_session
+
+    async def away(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(session_book.store, "end_session", end_session)
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(session_book.store, "end_session", away)
+    [job_id] = await publish(broker)
+    async with Worker(broker, subscription(grace_ms=0)) as worker:
+        await worker.receive(1)
+        await worker.sign()
+    await over(broker, worker.opened.session_id)
+    job = await broker.get_job("work", job_id)
+    assert (job.state, job.loss_count) == (JobState.RETRY, 0)
+
+
+async def test_an_outage_of_the_database_begins_all_graces_anew(replica: Replica, sql: Rows) -> None:
+    """Of a session whose replica is gone, and of one whose stream is: most of both graces is over when it begins."""
+    gone, here = await replica(owner_grace_ms=2_500), await replica()
+    control: set[int] = set()
+    beat = here._signals._beat
+
+    async def noted(connection: Connection) -> None:
+        control.add(connection.info.backend_pid)
+        await beat(connection)
+
+    here._signals._beat = noted
+    async with Worker(gone, subscription()) as theirs:
+        gone._signals.paused = True
+        async with Worker(here, subscription(grace_ms=2_500)) as ours:
+            pass
+        await asyncio.sleep(1.5)
+        await sql("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS c (pid)", list(control))
+        await until(lambda: not here.ready)
+        await until(lambda: here.ready)
+        clock = asyncio.get_running_loop().time
+        back = clock()
+        ended: dict[UUID, float] = {}
+        async with asyncio.timeout(20):
+            while len(ended) < 2:
+                alive = {row[0] for row in await sql("SELECT id FROM session")}
+                for session in {theirs.opened.session_id, ours.opened.session_id} - alive:
+                    ended.setdefault(session, clock() - back)
+                await asyncio.sleep(0.01)
+    assert min(ended.values()) > 2.0
 
 
 @pytest.mark.parametrize("what", ["complete", "fail", "publish", "wait"])

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from jobwire_server.broker import session_book
 from jobwire_server.broker.broker import Broker
 from jobwire_server.broker.messages import Ack, Resume
 from jobwire_server.broker.upkeep import SessionWatch
@@ -65,6 +67,32 @@ async def test_resume_goes_on_with_what_is_held_and_sends_the_rest_again(replica
     for delivery in (first, second, third, fourth):
         job = await here.get_job("work", delivery.handle.job_id)
         assert (job.state, job.loss_count, job.retry_count) == (JobState.COMPLETED, 0, 0)
+
+
+async def test_a_resume_lists_what_was_given_back_meanwhile_as_lost(broker: Broker) -> None:
+    """Its claim still stands, for the sake of the other job in it."""
+    await publish(broker, 2)
+    worker = Worker(broker, subscription(credits=2))
+    async with worker:
+        first, second = await worker.receive(2)
+        assert first.handle.token == second.handle.token
+        await settling.give_back(broker._database, [settling.Ending(first.handle, lost=False)])
+    async with worker.resume(first.handle, second.handle) as resumed:
+        assert resumed.opened.lost == (first.handle,)
+        [again] = await resumed.receive(1)
+        assert (again.handle.job_id, again.attempt) == (first.handle.job_id, 2)
+
+
+async def test_what_is_held_counts_against_the_credits_after_a_resume(broker: Broker) -> None:
+    _, second = await publish(broker, 2)
+    worker = Worker(broker, subscription(credits=1))
+    async with worker:
+        [held] = await worker.receive(1)
+    async with worker.resume(held.handle) as resumed:
+        await asyncio.sleep(0.5)
+        assert resumed.deliveries == []
+        await resumed.ack(held.handle)
+        assert (await resumed.receive(1))[0].handle.job_id == second
 
 
 async def test_resume_while_the_old_stream_still_looks_alive(replica: Replica) -> None:
@@ -200,9 +228,25 @@ async def test_a_delivery_whose_receipt_is_not_proven_is_no_loss(broker: Broker)
     assert counts == [1, 0]
 
 
+async def test_a_receipt_of_an_earlier_stream_proves_nothing_on_the_next(broker: Broker) -> None:
+    """An Ack that was long under way names the last event of the stream before."""
+    worker = Worker(broker, subscription(credits=20, grace_ms=500))
+    async with worker:
+        for n in range(10):
+            await publish(broker)
+            await worker.ack((await worker.receive(n + 1))[n].handle)
+    async with worker.resume() as resumed:
+        [job_id] = await publish(broker)
+        await resumed.receive(1)
+        assert worker.sequence > resumed.sequence
+        assert (await worker.sign()).session_alive
+    await until_waiting(broker, job_id)
+    assert (await broker.get_job("work", job_id)).loss_count == 0
+
+
 async def test_what_was_never_written_goes_back_at_once_uncounted(broker: Broker) -> None:
     [job_id] = await publish(broker)
-    terms = subscription(grace_ms=15_000)
+    terms = subscription(grace_ms=600_000)
     async with broker.subscribe(terms) as stream:
         await stream.next_event()
         stream.written(1)
@@ -213,8 +257,8 @@ async def test_what_was_never_written_goes_back_at_once_uncounted(broker: Broker
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_closing_gives_back_at_once_uncounted(replica: Replica, elsewhere: bool) -> None:
-    # Seldom renewed: should a renewal find the row gone before the signal tells why, the stream ends with SESSION_LOST.
-    here = await replica(renew_interval_ms=5_000, owner_grace_ms=60_000)
+    # Rare renewals: one that finds the row gone before the signal arrives would end the stream as lost.
+    here = await replica(renew_interval_ms=60_000)
     there = await replica() if elsewhere else here
     done, left = await publish(here, 2)
     async with Worker(here, subscription(credits=2)) as worker:
@@ -222,8 +266,7 @@ async def test_closing_gives_back_at_once_uncounted(replica: Replica, elsewhere:
         items = (AckItem(first.handle, Complete(None)),)
         answer = await there.ack(Ack(worker.opened.session_id, items, worker.sequence, close_session=True))
         assert answer.results[0].status is AckStatus.APPLIED and answer.session_alive
-        # The owner hears of it by signal, or finds at its next renewal, which may be sooner, that there is no row.
-        await until(lambda: worker.ended is True or (elsewhere and isinstance(worker.ended, SessionLost)))
+        await until(lambda: worker.ended is True)
         assert not (await here.ack(Ack(worker.opened.session_id, (), close_session=True))).session_alive
     job = await here.get_job("work", left)
     assert (job.state, job.loss_count) == (JobState.RETRY, 0)
@@ -268,6 +311,33 @@ async def test_a_poison_job_is_found_and_its_neighbours_are_not_blamed_for_it(br
             assert (await broker.get_job("work", job_id)).loss_count <= 1
 
 
+@pytest.mark.parametrize("resumes", [False, True])
+async def test_who_runs_a_suspect_gets_nothing_else_until_it_is_settled(broker: Broker, resumes: bool) -> None:
+    [suspect] = await publish(broker)
+    async with Worker(broker, subscription(grace_ms=0)) as doomed:
+        await doomed.receive(1)
+        await doomed.sign()
+    worker = Worker(broker, subscription(credits=4))
+    async with worker:
+        [alone] = await worker.receive(1)
+        assert alone.handle.job_id == suspect and alone.suspect
+        if not resumes:
+            await _gets_nothing_but(worker, alone.handle)
+    if resumes:
+        async with worker.resume(alone.handle) as resumed:
+            await _gets_nothing_but(resumed, alone.handle)
+
+
+async def _gets_nothing_but(worker: Worker, alone: Handle) -> None:
+    before = len(worker.deliveries)
+    ids = await publish(worker.broker, 3)
+    await asyncio.sleep(0.6)  # signals and polls tell of them
+    assert len(worker.deliveries) == before
+    await worker.ack(alone)
+    await worker.receive(before + 3)
+    assert [d.handle.job_id for d in worker.deliveries[before:]] == ids
+
+
 async def test_a_drain_sends_everybody_away_and_keeps_every_lease(replica: Replica) -> None:
     here, there = await replica(), await replica()
     ids = await publish(here, 3)
@@ -276,7 +346,7 @@ async def test_a_drain_sends_everybody_away_and_keeps_every_lease(replica: Repli
         first, second = await worker.receive(2)
         await here.drain()
         assert worker.drained and worker.ended is True and not here.ready
-        assert (await waiting).state is JobState.ACTIVE
+        assert (await asyncio.wait_for(waiting, 20)).state is JobState.ACTIVE
         with pytest.raises(Draining):
             async with Worker(here, subscription()):
                 pass
@@ -291,6 +361,41 @@ async def test_a_drain_sends_everybody_away_and_keeps_every_lease(replica: Repli
     for job_id in ids[:2]:
         job = await here.get_job("work", job_id)
         assert (job.state, job.attempt, job.loss_count) == (JobState.COMPLETED, 1, 0)
+
+
+async def test_who_comes_while_a_drain_begins_is_parked_and_sent_away_too(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is written after all others have been parked."""
+    here, there = await replica(owner_grace_ms=300), await replica()
+    open_session, draining = store.open_session, asyncio.Event()
+
+    async def late(*args: Any) -> None:
+        draining.set()
+        await until(lambda: parked)
+        await open_session(*args)
+
+    async def park(*args: Any) -> None:
+        await park_sessions(*args)
+        parked.append(True)
+
+    park_sessions, parked = store.park, list[bool]()
+    monkeypatch.setattr(session_book.store, "open_session", late)
+    monkeypatch.setattr(session_book.store, "park", park)
+    worker = Worker(here, subscription())
+    coming = asyncio.create_task(worker.__aenter__())
+    await draining.wait()
+    await here.drain()
+    await coming
+    await until(lambda: worker.ended)
+    assert worker.drained
+    [sighting] = await _sightings(there)
+    assert (sighting.id, sighting.grace_ms) == (worker.opened.session_id, 4_000)
+
+
+async def _sightings(broker: Broker) -> list[store.Sighting]:
+    async with broker._database.connection() as connection:
+        return await store.sight(broker._database, connection, broker._terms.replica, [])
 
 
 async def test_a_parked_session_outlives_the_owner_grace_but_not_the_drain_grace(replica: Replica) -> None:
@@ -353,6 +458,18 @@ async def test_the_watch_begins_anew_after_a_pause_or_an_outage(database: Databa
     await look(89.5)
     await until(lambda: ended == [session])
     ending.cancel()
+
+
+async def test_a_session_that_moved_on_since_it_was_seen_is_not_ended(database: Database) -> None:
+    owner, session, terms = uuid4(), uuid4(), store.SessionTerms("w", ("work",), 1, 60_000)
+    await store.open_session(database, owner, session, terms)
+    async with database.connection() as connection:
+        assert await store.renew(database, connection, owner, {session: 1}) == {session}
+    assert await store.end_session(database, session, epoch=1, renewals=0) is None
+    assert (await store.resume_session(database, owner, session, 0, [], terms)).epoch == 2
+    assert await store.end_session(database, session, epoch=1) is None
+    assert await store.find_owner(database, session) == owner
+    assert await store.end_session(database, session, epoch=2, renewals=2) is not None
 
 
 async def test_a_renewal_learns_of_a_takeover_that_no_signal_told(replica: Replica) -> None:

@@ -330,6 +330,8 @@ async def test_a_suspect_is_claimed_alone_and_never_among_others(database: Datab
     assert len(claimed) == 2 and suspect not in {job.delivery.handle.job_id for job in claimed}
     replica, session = uuid4(), uuid4()
     await sessions.open_session(database, replica, session, sessions.SessionTerms("w", ("work",), 5, 60_000))
+    outdated = claiming.Want(session, 9, uuid4(), 5)
+    assert await claiming.claim_suspect(database, replica, "work", outdated) == []
     want = claiming.Want(session, 1, uuid4(), 5)
     alone = await claiming.claim_suspect(database, replica, "work", want)
     assert [(job.delivery.handle.job_id, job.delivery.suspect, job.delivery.attempt) for job in alone] == [

@@ -110,7 +110,7 @@ class Broker:
         await self._prepare()
         self._tasks = [
             background.start(self._signals.run(), "signals"),
-            background.start(self._upkeep.run(), "upkeep"),
+            *(background.start(loop, "upkeep") for loop in self._upkeep.loops()),
             background.start(self._poll(), "poll"),
             background.start(self._watch.run(), "watch"),
         ]
@@ -130,10 +130,7 @@ class Broker:
             self._lapse.cancel()
         await self._dispatcher.stop()
         await self._book.aclose()
-        ending = [*self._tasks, *self._looks]
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await background.end([*self._tasks, *self._looks])
 
     async def _prepare(self) -> None:
         """Waits for the database, with its schema and the archive's next days in place."""

@@ -423,7 +423,4 @@ class SessionBook:
         """Ends what still runs."""
         for session in list(self._sessions.values()):
             session.stop_timer()
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await background.end(self._tasks)

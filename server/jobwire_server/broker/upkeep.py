@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -166,12 +167,13 @@ class Upkeep:
         if time.monotonic() + seconds < self._next_due:
             self._due.set()
 
-    async def run(self) -> None:
-        """All loops, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever("due jobs", self._clock))
-            group.create_task(self._forever("time limits", self._limits))
-            group.create_task(self._forever("archive", self._archive))
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What is to run until it is cancelled, each by itself: a group would pass a second cancellation on to none."""
+        return [
+            self._forever("due jobs", self._clock),
+            self._forever("time limits", self._limits),
+            self._forever("archive", self._archive),
+        ]
 
     async def _forever(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         while True:
