@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import psycopg
@@ -44,7 +43,7 @@ _ALONE_SECONDS = 5.0
 
 
 class NoAnswer(psycopg.OperationalError):
-    """A statement was kept waiting for too long: a pooler may wait for a PostgreSQL that is away."""
+    """Nothing came back for too long: a pooler may wait for a PostgreSQL that is away, or the connection be frozen."""
 
 
 class Connection(AsyncConnection[Any]):
@@ -57,9 +56,15 @@ class Connection(AsyncConnection[Any]):
     """Whether a pooler stands between, which is taken to be one in transaction mode: one cannot tell."""
 
     patience = 35.0
-    """Seconds for a pooler to answer: no setting of PostgreSQL bounds the wait for one of its connections."""
+    """Seconds for an answer: longer than PostgreSQL gives a statement, which bounds nothing if a pooler keeps it waiting,
+    or if the connection stays open and brings nothing any more."""
 
     _settings: Jsonb = Jsonb({})
+
+    async def wait(self, *args: Any, **kwargs: Any) -> Any:
+        """Waits for the database: every round trip passes here."""
+        async with _within(self.patience):
+            return await super().wait(*args, **kwargs)
 
     async def settle(self, settings: Mapping[str, str]) -> None:
         """Finds out what stands between, and has `settings` hold from now on."""
@@ -77,12 +82,11 @@ class Connection(AsyncConnection[Any]):
         """Runs a statement, by itself or in the transaction under way, and returns its rows, if it has any."""
         if self.pooled and self.info.transaction_status is TransactionStatus.IDLE:
             # What is sent up to one Sync is one transaction.
-            async with self._answering(), self.pipeline():
+            async with self.pipeline():
                 await self._apply()
                 cursor = await self.execute(text, params, binary=True)
         else:
-            async with self._answering():
-                cursor = await self.execute(text, params, binary=True)
+            cursor = await self.execute(text, params, binary=True)
         return await cursor.fetchall() if cursor.description is not None else []
 
     @contextlib.asynccontextmanager
@@ -94,22 +98,20 @@ class Connection(AsyncConnection[Any]):
             return
         # As `transaction`, which would need a round trip more before the settings.
         try:
-            async with self._answering(), self.pipeline():
+            async with self.pipeline():
                 await self.execute("BEGIN")
                 await self._apply()
             yield
         except BaseException:
             with contextlib.suppress(psycopg.Error):
-                async with self._answering():
-                    await self.execute("ROLLBACK")
+                await self.execute("ROLLBACK")
             raise
-        async with self._answering():
-            await self.execute("COMMIT")
+        await self.execute("COMMIT")
 
     @contextlib.asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
         """A transaction in one round trip: what is executed inside has its results when it is left."""
-        async with self._answering(), self.pipeline(), self.transaction():
+        async with self.pipeline(), self.transaction():
             if self.pooled:
                 await self._apply()
             yield
@@ -129,9 +131,6 @@ class Connection(AsyncConnection[Any]):
     async def _apply(self) -> psycopg.AsyncCursor[Any]:
         params = {"pid": self.info.backend_pid, "settings": self._settings}
         return await self.execute(_SETTLE, params, prepare=False)
-
-    def _answering(self) -> AbstractAsyncContextManager[None]:
-        return _within(self.patience) if self.pooled else contextlib.nullcontext()
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from . import arrays
 from .database import Connection, Database, translated
 
 _PATIENCE_SECONDS = 10.0
-"""For a pooler to answer: what this connection does is due every few seconds."""
+"""For an answer: what this connection does is due every few seconds."""
 
 
 class ControlConnection:
