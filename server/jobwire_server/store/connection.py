@@ -56,8 +56,8 @@ class Connection(AsyncConnection[Any]):
     """Whether a pooler stands between, which is taken to be one in transaction mode: one cannot tell."""
 
     patience = 35.0
-    """Seconds for an answer: longer than PostgreSQL gives a statement, which bounds nothing if a pooler keeps it waiting,
-    or if the connection stays open and brings nothing any more."""
+    """Seconds for an answer. PostgreSQL's own bound is shorter, but it bounds nothing if a pooler keeps a statement
+    waiting, or if the connection stays open and brings nothing any more."""
 
     _settings: Jsonb = Jsonb({})
 
