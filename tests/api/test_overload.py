@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import pytest
 
-from jobwire import Client, NewJob
+from jobwire import Client, NewJob, Overloaded
 from jobwire.v1.job_pb2 import JOB_STATE_ACTIVE
 from jobwire.v1.queue_service_pb2 import (
     ACK_STATUS_APPLIED,
@@ -51,6 +52,15 @@ async def test_publishes_are_refused_and_nothing_else(serve: Serve, eye: Eye) ->
             assert await api.health_of() == "SERVING"
         await publish(api)
         assert eye.rows()["live_job"] == 2
+
+
+async def test_a_client_says_so_when_its_time_is_over(serve: Serve) -> None:
+    async with serve(max_publishing_mb=1) as api, Client(api.server.address, timeout=0.5) as client:
+        with nearly_full(api):
+            for attempt in (client.publish("work", 1), client.publish_many("work", [NewJob(1)])):
+                with pytest.raises(Overloaded, match="nothing of this call was stored") as caught:
+                    await attempt
+                assert caught.value.reason == "OVERLOADED" and caught.value.retry_after
 
 
 async def test_while_calls_are_refused_their_messages_are_not_received(serve: Serve) -> None:
