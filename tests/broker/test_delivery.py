@@ -433,6 +433,22 @@ async def test_a_job_published_at_one_replica_wakes_a_worker_at_another(
         await worker.receive(1)
 
 
+@pytest.mark.usefixtures("direct")
+async def test_a_replica_does_not_hear_itself(replica: Callable[..., Awaitable[Broker]]) -> None:
+    """What it stored itself it has taken note of: heard again, each signal would have a claim walk from the start."""
+    here, there = await replica(poll_interval_ms=60_000), await replica(poll_interval_ms=60_000)
+    here._signals.listen("work")
+    there._signals.listen("work")
+    heard: list[str] = []
+    here._signals._on_queue = lambda queue, _: heard.append(f"here: {queue}")
+    there._signals._on_queue = lambda queue, _: heard.append(f"there: {queue}")
+    await publish(here)
+    await until(lambda: heard)
+    await publish(there)
+    await until(lambda: "here: work" in heard)
+    assert heard == ["there: work", "here: work"]
+
+
 async def test_idle_polling_finds_what_no_signal_told(broker: Broker, postgres: object) -> None:
     """A job whose notification never came, as behind a pooler."""
     async with Worker(broker, subscription()) as worker:

@@ -67,10 +67,12 @@ class ControlConnection:
         await self._database.run(self.connection, "notify", params)
 
     async def received(self) -> list[tuple[str, str]]:
-        """The (channel, payload) pairs that have arrived, without waiting."""
+        """The (channel, payload) pairs that have arrived from others, without waiting."""
         if self.listens:
+            own = self.connection.info.backend_pid
             with translated():
-                return [(message.channel, message.payload) async for message in self.connection.notifies(timeout=0)]
+                arrived = [message async for message in self.connection.notifies(timeout=0)]
+            return [(message.channel, message.payload) for message in arrived if message.pid != own]
         return await self.letters() if asyncio.get_running_loop().time() >= self._next_look else []
 
     async def letters(self) -> list[tuple[str, str]]:
