@@ -26,6 +26,11 @@ from jobwire_server.embedded import EmbeddedPostgres
 from jobwire_server.store import archive, migrate
 from jobwire_server.store.database import Database
 
+LONG = os.environ.get("JOBWIRE_LONG_TESTS") == "1"
+"""Whether what takes minutes is wanted too."""
+
+long = pytest.mark.skipif(not LONG, reason="takes minutes: JOBWIRE_LONG_TESTS=1 runs it")
+
 
 @dataclass(frozen=True, slots=True)
 class Postgres:

@@ -27,26 +27,12 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 from jobwire_server.embedded import EmbeddedPostgres
-from tests.chaos import history
-from tests.chaos.history import Claim, EndState, Outcome, Record
+from tests.chaos import audit, history
+from tests.chaos.history import EndState, Record
 from tests.chaos.proxy import Proxy
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
-_STATES = {4: "completed", 5: "cancelled", 6: "failed"}
-
-_AUDIT = """
-CREATE SCHEMA chaos;
-CREATE TABLE chaos.claim (LIKE jobwire.claim);
-ALTER TABLE chaos.claim ALTER ids SET STORAGE PLAIN, ALTER attempts SET STORAGE PLAIN;
-CREATE FUNCTION chaos.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-    INSERT INTO chaos.claim SELECT * FROM made WHERE ids <> '{}';
-    RETURN NULL;
-END $$;
-CREATE TRIGGER note AFTER INSERT ON jobwire.claim REFERENCING NEW TABLE AS made
-    FOR EACH STATEMENT EXECUTE FUNCTION chaos.note();
-"""
 
 
 @dataclass(frozen=True)
@@ -82,11 +68,6 @@ class Member:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
         if self._process is not None and self.running:
@@ -143,7 +124,6 @@ class Rig:
     concurrency: int = 20
     queues: tuple[str, ...] = ("alpha", "beta")
     seed: int = 0
-    fsync: bool = True
 
     def __post_init__(self) -> None:
         self.record_folder = self.folder / "history"
@@ -168,7 +148,6 @@ class Rig:
     async def _start(self) -> None:
         settings = {
             "max_connections": "60",
-            "fsync": "on" if self.fsync else "off",
             "deadlock_timeout": "200ms",
             "max_wal_size": "4GB",
         }
@@ -178,8 +157,8 @@ class Rig:
         for number in range(1, self.servers + 1):
             await self._add_server(f"server-{number}")
         # From before the first claim on.
-        with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:
-            connection.execute(_AUDIT)
+        with self.database() as connection:
+            audit.keep_claims(connection)
         for number in range(1, self.workers + 1):
             terms = {
                 "queues": self.queues,
@@ -260,66 +239,14 @@ class Rig:
         """A connection of one's own, not through a proxy."""
         return psycopg.connect(self.postgres.dsn, autocommit=True, row_factory=namedtuple_row)
 
+    def end_state(self) -> EndState:
+        """What the database says now."""
+        with self.database() as connection:
+            return audit.end_state(connection)
+
     def live_jobs(self) -> int:
         with self.database() as connection:
             return int(connection.execute("SELECT count(*) FROM jobwire.live_job").fetchone()[0])  # type: ignore[index]
-
-    def end_state(self) -> EndState:
-        """What the database says now, its times put on the machine's monotonic clock."""
-        with self.database() as connection:
-            now = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8 AS now").fetchone()
-            assert now is not None
-            shift = time.monotonic() - now.now
-            end = EndState()
-            with connection.transaction(), connection.cursor("outcomes") as cursor:
-                for row in cursor.execute(_OUTCOMES):
-                    errors = [(error["attempt"], error["type"], error["worker"]) for error in row.errors or ()]
-                    end.outcomes.append(
-                        Outcome(
-                            row.queue,
-                            str(row.id),
-                            row.seq,
-                            -row.rank,
-                            row.attempt,
-                            row.retry_count,
-                            row.loss_count,
-                            row.release_count,
-                            row.retry_limit,
-                            _STATES[row.state],
-                            "" if row.token is None else str(row.token),
-                            row.created + shift,
-                            row.finished + shift,
-                            row.scheduled,
-                            errors,
-                        )
-                    )
-            for row in connection.execute("SELECT queue, id, state FROM jobwire.job_record WHERE finished_at IS NULL"):
-                end.live.append((row.queue, str(row.id), str(row.state)))
-            with connection.transaction(), connection.cursor("claims") as cursor:
-                for row in cursor.execute(
-                    "SELECT *, extract(epoch FROM claimed_at)::float8 AS t FROM chaos.claim ORDER BY claimed_at"
-                ):
-                    end.claims.append(
-                        Claim(
-                            row.queue,
-                            str(row.token),
-                            str(row.session_id),
-                            row.epoch,
-                            row.worker,
-                            row.t + shift,
-                            [str(i) for i in row.ids],
-                            row.attempts,
-                        )
-                    )
-            return end
-
-
-_OUTCOMES = """
-SELECT queue, id, seq, rank, attempt, retry_count, loss_count, release_count, retry_limit, state, token, errors,
-    extract(epoch FROM created_at)::float8 AS created, extract(epoch FROM finished_at)::float8 AS finished,
-    start_after > created_at + interval '50 milliseconds' AS scheduled
-FROM jobwire.archive
-"""
 
 
 def _free_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -19,11 +18,6 @@ from tests.system.conftest import ServerProcess, server
 from .load import Load
 
 __all__ = ["server"]
-
-LONG = os.environ.get("JOBWIRE_LONG_TESTS") == "1"
-"""Whether there is time for the forms that take minutes."""
-
-long = pytest.mark.skipif(not LONG, reason="takes minutes: JOBWIRE_LONG_TESTS=1 runs it")
 
 SHORT = {"owner_grace": 5, "renew_interval": 1, "poll_interval": 0.5, "drain_linger": 0.5}
 """Graces short enough for a test, in the same order as the real ones."""

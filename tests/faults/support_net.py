@@ -33,10 +33,6 @@ server = system.server
 
 PROGRAM = Path(__file__).parent / "support_worker.py"
 PATIENCE = 60.0
-LONG = bool(os.environ.get("JOBWIRE_LONG_TESTS"))
-
-long = pytest.mark.skipif(not LONG, reason="takes long: set JOBWIRE_LONG_TESTS=1")
-
 COMPLETED, CANCELLED, FAILED = 4, 5, 6
 """The states of a finished job, as the archive has them."""
 

@@ -17,8 +17,9 @@ import pytest
 from jobwire.v1 import queue_service_pb2 as pb
 from jobwire_server.embedded import EmbeddedPostgres
 from tests.api.refusals import refused
+from tests.conftest import long
 
-from .conftest import Loads, Measured, Serving, long
+from .conftest import Loads, Measured, Serving
 from .load import refusals
 from .watching import ready, run, stub
 

@@ -20,8 +20,9 @@ from jobwire_server.embedded import EmbeddedPostgres
 from tests.api.conftest import Api, serving
 from tests.api.refusals import read
 from tests.api.worker import publish
+from tests.conftest import LONG
 
-from .support_net import LONG, Books, duration, until, worker_of
+from .support_net import Books, duration, until, worker_of
 
 SCHEMA = "hunt"
 JOBS = 1_000

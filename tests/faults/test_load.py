@@ -27,11 +27,11 @@ from jobwire.v1.queue_service_pb2 import (
 from tests.api.conftest import Api, Serve, serving
 from tests.api.worker import Worker, publish
 from tests.chaos.proxy import Proxy
-from tests.conftest import Postgres
+from tests.conftest import LONG, Postgres
 from tests.system.conftest import ServerProcess, WorkerProcess
 
 from . import support_net
-from .support_net import COMPLETED, FAILED, LONG, Books, End, Line, Misbehaving, done, duration, until, wired, worker_of
+from .support_net import COMPLETED, FAILED, Books, End, Line, Misbehaving, done, duration, until, wired, worker_of
 
 server, misbehaving = support_net.server, support_net.misbehaving
 books, line = support_net.books, support_net.line

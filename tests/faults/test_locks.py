@@ -15,10 +15,10 @@ from jobwire.v1 import queue_service_pb2 as pb
 from jobwire_server.embedded import EmbeddedPostgres
 from jobwire_server.store import archive
 from tests.api.refusals import refused
-from tests.conftest import opened
+from tests.conftest import long, opened
 from tests.system.conftest import until
 
-from .conftest import Loads, Measured, Serving, long
+from .conftest import Loads, Measured, Serving
 from .load import refusals
 from .watching import stub, transaction
 

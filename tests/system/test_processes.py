@@ -21,7 +21,7 @@ from jobwire import Client, JobState, NewJob
 from jobwire.v1 import queue_service_pb2 as pb
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire_server.embedded import EmbeddedPostgres
-from tests.conftest import Postgres
+from tests.conftest import Postgres, long
 
 from .conftest import ServerProcess, WorkerProcess, until
 
@@ -65,18 +65,28 @@ async def test_a_job_from_process_to_process(server: Servers, worker: Workers) -
     assert [line for line in replica.events() if line["level"] in ("error", "critical")] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("number", "away"),
+    [
+        (signal.SIGTERM, 1.0),
+        (signal.SIGINT, 1.0),
+        # Longer than the grace of a stream that breaks.
+        (signal.SIGTERM, 20.0),
+        pytest.param(signal.SIGTERM, 60.0, marks=long),
+    ],
+)
 async def test_a_deploy_of_the_only_replica_touches_no_running_job(
-    server: Servers, worker: Workers, number: signal.Signals
+    server: Servers, worker: Workers, number: signal.Signals, away: float
 ) -> None:
     replica = server(drain_timeout=10)
-    working = worker(replica.address, seconds=6.0, concurrency=3)
+    working = worker(replica.address, seconds=5.0 + away, concurrency=3)
     async with Client(replica.address) as client:
         ids = [(await client.publish("work", n)).job_id for n in range(3)]
         await until(lambda: len(working.starts()) == 3)
         replica.send(number)
         assert replica.ends(15) == 0
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(away)
         replica.start()
         await completed(client, ids)
         # The same session goes on, and takes the next jobs.
