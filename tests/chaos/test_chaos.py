@@ -30,14 +30,14 @@ async def well(plan: Plan, folder: Path) -> Result:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("servers", [1, 2, 3])
 async def test_no_fault_breaks_a_promise(servers: int, tmp_path: Path) -> None:
-    result = await well(Plan(SEED * 100 + servers, servers=servers, seconds=30.0, jobs=3_000), tmp_path)
+    result = await well(Plan(SEED * 100 + servers, servers=servers, seconds=25.0, jobs=2_500), tmp_path)
     assert len(result.faults) >= 3
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("servers", [1, 2, 3])
+@pytest.mark.parametrize("servers", [1, 3])
 async def test_no_deploy_touches_a_running_job(servers: int, tmp_path: Path) -> None:
     deploys = frozenset({"rolling"})
-    result = await well(Plan(SEED, servers=servers, seconds=15.0, jobs=1_500, only=deploys, pause=1.0), tmp_path)
+    result = await well(Plan(SEED, servers=servers, seconds=8.0, jobs=1_200, only=deploys, pause=1.0), tmp_path)
     restarts = [fault for fault in result.faults if fault.what == "restart"]
     assert len(restarts) >= servers
