@@ -274,7 +274,7 @@ async def test_closing_gives_back_at_once_uncounted(replica: Replica, elsewhere:
 
 
 async def test_a_poison_job_is_found_and_its_neighbours_are_not_blamed_for_it(broker: Broker) -> None:
-    """One job kills whatever session runs it. After its first loss it runs alone; the neighbours finish."""
+    """One job kills whatever session runs it. After its second loss it runs alone; the neighbours finish."""
     ids = await publish(broker, 4)
     poison = ids[1]
     deaths = 0
@@ -287,7 +287,7 @@ async def test_a_poison_job_is_found_and_its_neighbours_are_not_blamed_for_it(br
                 await worker.sign()
                 running = [d for d in worker.deliveries if d.handle.job_id == poison]
                 if running:
-                    if deaths:
+                    if deaths >= 2:
                         assert running[0].suspect
                         in_flight = worker.broker._book._sessions[worker.opened.session_id].in_flight
                         assert list(in_flight) == [running[0].handle]
@@ -308,15 +308,16 @@ async def test_a_poison_job_is_found_and_its_neighbours_are_not_blamed_for_it(br
     assert (dead.state, dead.loss_count, dead.retry_count, len(dead.errors)) == (JobState.FAILED, 5, 0, 5)
     for job_id in ids:
         if job_id != poison:
-            assert (await broker.get_job("work", job_id)).loss_count <= 1
+            assert (await broker.get_job("work", job_id)).loss_count <= 2
 
 
 @pytest.mark.parametrize("resumes", [False, True])
 async def test_who_runs_a_suspect_gets_nothing_else_until_it_is_settled(broker: Broker, resumes: bool) -> None:
     [suspect] = await publish(broker)
-    async with Worker(broker, subscription(grace_ms=0)) as doomed:
-        await doomed.receive(1)
-        await doomed.sign()
+    for _ in range(2):
+        async with Worker(broker, subscription(grace_ms=0)) as doomed:
+            await doomed.receive(1)
+            await doomed.sign()
     worker = Worker(broker, subscription(credits=4))
     async with worker:
         [alone] = await worker.receive(1)

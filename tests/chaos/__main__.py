@@ -29,7 +29,8 @@ def main() -> int:
         "--only", default="", help="faults to draw, by name: 'kill', 'kill server', several with commas"
     )
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between two faults, on average")
-    parser.add_argument("--long", action="store_true", help="1,000,000 jobs in 30 minutes, with the default graces")
+    parser.add_argument("--patient", action="store_true", help="with the default graces, not those of impatient tests")
+    parser.add_argument("--long", action="store_true", help="patient, with 1,000,000 jobs in 30 minutes")
     parser.add_argument("--json", action="store_true", help="the table as JSON on standard output")
     parser.add_argument("--markdown", type=Path, help="write the table as Markdown into this file too")
     parser.add_argument("--keep", type=Path, help="keep logs, history and database in this folder")
@@ -43,7 +44,7 @@ def main() -> int:
         seconds=seconds,
         jobs=said.jobs or (1_000_000 if said.long else round(150 * seconds)),
         pause=said.pause,
-        graces=Graces() if said.long else SHORT,
+        graces=Graces() if said.long or said.patient else SHORT,
         only=frozenset(name.strip() for name in said.only.split(",") if name.strip()),
         concurrency=100 if said.long else 20,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from jobwire_server.domain.handles import Handle
 from tests.chaos.history import Ack, Acked, Delivered, Ended, EndState, Event, Fault, Opened
@@ -19,7 +19,9 @@ _DATABASE_RESTARTS = frozenset({"stop", "crash", "kill-backend"})
 
 
 class Recoveries:
-    """The times, in seconds, a number for each fault of the kind that could be told from its neighbours.
+    """The times, in seconds, a number for each fault of the kind: none that was too near to others to be told.
+
+    A death is left out if the database or another server was hit before it was over: all graces then begin anew.
 
     `workers`: from the death of a worker until the last of what it held is delivered again. `replicas`: from the death
     of a replica until each worker that had a stream there has one again, and what was claimed for one but never arrived
@@ -35,12 +37,9 @@ class Recoveries:
         self._end = end
         self._read(events)
         faults = [event for event in events if isinstance(event, Fault)]
-        self.workers = [
-            self._worker(fault) for fault in faults if fault.what == "kill" and fault.victim.startswith("worker-")
-        ]
-        self.replicas = [
-            self._replica(fault) for fault in faults if fault.what == "kill" and fault.victim.startswith("server-")
-        ]
+        service = [fault for fault in faults if "server-" in fault.victim or "postgres" in fault.victim]
+        self.workers = _alone(self._worker, [fault for fault in faults if fault.victim.startswith("worker-")], service)
+        self.replicas = _alone(self._replica, service, service)
         self.database = [
             seconds
             for fault in faults
@@ -128,6 +127,19 @@ class Recoveries:
     def _rate(self, begin: float, end: float) -> float:
         count = bisect_right(self._completions, end) - bisect_left(self._completions, begin)
         return count / (end - begin)
+
+
+def _alone(measure: Callable[[Fault], float], faults: Iterable[Fault], service: Iterable[Fault]) -> list[float]:
+    """What `measure` says of those that are kills, but for those that another fault of the service fell into."""
+    measured = [(fault, measure(fault)) for fault in faults if fault.what == "kill" and "postgres" not in fault.victim]
+    return [
+        seconds
+        for fault, seconds in measured
+        if not any(
+            other is not fault and other.t < fault.t + seconds and other.until > fault.t - _BEFORE_SECONDS
+            for other in service
+        )
+    ]
 
 
 def _token(handle: str) -> str:

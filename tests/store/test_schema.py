@@ -322,10 +322,12 @@ async def test_a_claim_takes_no_more_than_asked_whatever_the_plan(database: Data
 
 async def test_a_suspect_is_claimed_alone_and_never_among_others(database: Database, queue: Queue) -> None:
     await publishing.publish(database, queue, [NewJob(uuid4(), "0") for _ in range(3)])
-    [first] = await claim_all(database, 1)
-    await settling.give_back(database, [settling.Ending(first.delivery.handle, lost=True)])
+    for suspects in (False, True):
+        assert await claiming.ready_queues(database, ["work"]) == {"work": (True, False)}
+        [first] = await claim_all(database, 1)
+        await settling.give_back(database, [settling.Ending(first.delivery.handle, lost=True)])
+        assert await claiming.ready_queues(database, ["work"]) == {"work": (True, suspects)}
     suspect = first.delivery.handle.job_id
-    assert await claiming.ready_queues(database, ["work"]) == {"work": (True, True)}
     claimed = await claim_all(database)
     assert len(claimed) == 2 and suspect not in {job.delivery.handle.job_id for job in claimed}
     replica, session = uuid4(), uuid4()
@@ -335,7 +337,7 @@ async def test_a_suspect_is_claimed_alone_and_never_among_others(database: Datab
     want = claiming.Want(session, 1, uuid4(), 5)
     alone = await claiming.claim_suspect(database, replica, "work", want)
     assert [(job.delivery.handle.job_id, job.delivery.suspect, job.delivery.attempt) for job in alone] == [
-        (suspect, True, 2)
+        (suspect, True, 3)
     ]
     assert await claiming.claim_suspect(database, replica, "work", claiming.Want(session, 1, uuid4(), 5)) == []
 

@@ -253,6 +253,10 @@ class SessionBook:
                 received = frozenset()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            except JobwireError as error:
+                log.warning("a lost session is ended later", session_id=str(session.id), error=error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
             except Exception:
                 log.exception("a lost session could not be ended, trying again", session_id=str(session.id))
                 await asyncio.sleep(_RETRY_SECONDS)

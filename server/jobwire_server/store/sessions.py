@@ -8,6 +8,7 @@ from uuid import UUID
 
 from jobwire_server.domain.errors import SessionLost, SessionTakenOver
 from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.limits import SUSPECT_LOSSES
 
 from . import arrays
 from .archive import with_partitions
@@ -135,7 +136,7 @@ async def end_session(
 
 
 async def _leases(database: Database, connection: Connection, session_id: UUID) -> dict[Handle, bool]:
-    rows = await database.run(connection, "session_leases", {"id": session_id})
+    rows = await database.run(connection, "session_leases", {"id": session_id, "suspect": SUSPECT_LOSSES})
     return {Handle(row.queue, row.id, row.token, row.place): row.suspect for row in rows}
 
 

@@ -28,7 +28,7 @@ from jobwire_server.domain.jobs import (
     Release,
     StopReason,
 )
-from jobwire_server.domain.limits import POISON_LOSSES
+from jobwire_server.domain.limits import POISON_LOSSES, SUSPECT_LOSSES
 
 from . import arrays
 from .archive import with_partitions
@@ -131,6 +131,7 @@ async def _settle_by_rules(
             "queue": queue,
             "ids": arrays.uuids(item.handle.job_id for item in items),
             "poison": POISON_LOSSES,
+            "suspect": SUSPECT_LOSSES,
             "items": Jsonb([_key(item.handle) | _rule(item) for item in items]),
         },
     )
@@ -260,6 +261,7 @@ async def end_leases(database: Database, connection: Connection, endings: Iterab
             {
                 "queue": queue,
                 "poison": POISON_LOSSES,
+                "suspect": SUSPECT_LOSSES,
                 "ids": arrays.uuids(ending.handle.job_id for ending in mine),
                 "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
             },

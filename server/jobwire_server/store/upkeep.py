@@ -12,6 +12,7 @@ from uuid import UUID
 from jobwire_server.domain.errors import LockTimeout
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import StopReason
+from jobwire_server.domain.limits import SUSPECT_LOSSES
 
 from . import arrays
 from .archive import with_partitions
@@ -118,5 +119,5 @@ async def recover(database: Database) -> Recovered:
         await database.run(connection, "lock_live_jobs")
         sessions = (await database.run(connection, "void_sessions"))[0].sessions
         claims = (await database.run(connection, "void_claims"))[0].claims
-        jobs = {row.queue: row.jobs for row in await database.run(connection, "recover")}
+        jobs = {row.queue: row.jobs for row in await database.run(connection, "recover", {"suspect": SUSPECT_LOSSES})}
     return Recovered(sessions, claims, jobs)

@@ -163,5 +163,7 @@ def _by_fault(book: Book, lease: Lease, session: Session | None, end: float) -> 
     for timeline in (book.disturbances.of_client(stream.who), book.disturbances.service):
         faults = timeline.within(start, end)
         if faults:
-            return Cause(f"lost: {name_of(faults[0])}", faults[0])
+            # The one at the time of the last sign of life; others may have come since.
+            fault = min(faults, key=lambda one: abs(one.t - start))
+            return Cause(f"lost: {name_of(fault)}", fault)
     return DEPLOY if book.disturbances.restarts.within(start, end) else UNEXPLAINED

@@ -3,7 +3,7 @@ WITH back AS (
     UPDATE jobwire.live_job j SET attempt = j.attempt + 1, expires_at = NULL, stop_reason = NULL, stop_at = NULL
     WHERE NOT EXISTS (SELECT FROM jobwire.ready r WHERE r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq)
         AND NOT EXISTS (SELECT FROM jobwire.scheduled s WHERE s.queue = j.queue AND s.seq = j.seq)
-    RETURNING j.queue, j.rank, j.seq, j.id, j.loss_count > 0 AS suspect
+    RETURNING j.queue, j.rank, j.seq, j.id, j.loss_count >= %(suspect)s AS suspect
 ), tickets AS (
     INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT * FROM back
 )

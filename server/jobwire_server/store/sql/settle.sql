@@ -49,7 +49,7 @@ WITH input AS MATERIALIZED (
         settled_token = CASE WHEN v.how IN ('fail', 'release') THEN v.token ELSE j.settled_token END, errors = v.new_errors
     FROM verdict v WHERE j.queue = v.queue AND j.id = v.id AND v.state = 2
         AND j.queue = %(queue)s AND j.id = ANY (%(ids)b::uuid[])
-    RETURNING j.id, j.rank, j.seq, j.loss_count > 0 AS suspect, clock_timestamp() + v.pause AS due, v.pause
+    RETURNING j.id, j.rank, j.seq, j.loss_count >= %(suspect)s AS suspect, clock_timestamp() + v.pause AS due, v.pause
 ), now_ready AS (
     INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT %(queue)s, rank, seq, id, suspect FROM again WHERE pause <= interval '0'
 ), later AS (
