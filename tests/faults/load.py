@@ -150,7 +150,8 @@ class Load:
 def understood(replica: ServerProcess) -> None:
     """Fails if the replica logged an error, or answered a call with one that is not of the contract."""
     events = replica.events()
-    assert [event for event in events if event["level"] in ("error", "critical")] == []
+    wrong = [event for event in events if event["level"] in ("error", "critical")]
+    assert not wrong, wrong
     codes = Counter(event["code"] for event in events if event["event"] == "call")
     assert not codes.keys() & {"INTERNAL", "UNKNOWN"}, codes
 
