@@ -25,8 +25,8 @@ class Recoveries:
 
     `workers`: from the death of a worker until the last of what it held is delivered again. `replicas`: from the death
     of a replica until each worker that had a stream there has one again, and what was claimed for one but never arrived
-    is delivered. `database`: from the moment when PostgreSQL takes connections again until completions are back at 95 %
-    of their rate before the fault.
+    is delivered. `database`: from the moment when PostgreSQL takes connections again to the end of the first two
+    seconds in which completions are back at 95 % of their rate before the fault.
     """
 
     def __init__(self, events: Sequence[Event], end: EndState) -> None:
@@ -120,7 +120,7 @@ class Recoveries:
         last = self._completions[-1]
         while at < last:
             if self._rate(at, at + _WINDOW_SECONDS) >= _PART * before:
-                return at - fault.until
+                return at + _WINDOW_SECONDS - fault.until
             at += _STEP_SECONDS
         return None
 
