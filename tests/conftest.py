@@ -36,17 +36,12 @@ _LONGEST = ("faults/test_pooler", "deploy/", "chaos/test_chaos", "system/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Has files run beside each other, the longest first; those that play a platform share their addresses."""
-
-    def group(item: pytest.Item) -> str:
-        return "deploy" if "/tests/deploy/" in str(item.path) else str(item.path)
+    """The longest files first, so that of those that run beside each other none is left alone in the end."""
 
     def turn(item: pytest.Item) -> int:
         return next((place for place, part in enumerate(_LONGEST) if f"/tests/{part}" in str(item.path)), len(_LONGEST))
 
     items.sort(key=turn)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 @pytest.hookimpl(wrapper=True)

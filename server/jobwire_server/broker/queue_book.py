@@ -35,8 +35,13 @@ class QueueBook:
         look = self._looks.get(name)
         if look is None:
             look = self._looks[name] = background.start(self._look(name))
-            look.add_done_callback(lambda _: self._looks.pop(name))
+            look.add_done_callback(lambda _: self._looked(name))
         return await asyncio.shield(look)
+
+    def _looked(self, name: str) -> None:
+        look = self._looks.pop(name)
+        if not look.cancelled():
+            look.exception()  # told to all who asked; it is no error that they may have left meanwhile
 
     async def _look(self, name: str) -> Queue:
         found = (await store.get_queues(self._database, [name])).get(name)
