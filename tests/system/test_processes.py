@@ -154,7 +154,7 @@ async def test_a_killed_workers_job_goes_to_another_after_the_grace(server: Serv
         [job_id] = [(await client.publish("work", n)).job_id for n in range(1)]
         # Two heartbeats prove the receipt.
         await until(doomed.starts)
-        await asyncio.sleep(6.0)
+        await asyncio.sleep(11.0)
         doomed.kill()
         rescuer = worker(replica.address)
         await completed(client, [job_id])
@@ -165,12 +165,12 @@ async def test_a_killed_workers_job_goes_to_another_after_the_grace(server: Serv
 
 async def test_a_stopped_worker_finishes_what_it_runs_and_takes_nothing_new(server: Servers, worker: Workers) -> None:
     replica = server()
-    stopping = worker(replica.address, seconds=2.0, concurrency=2)
+    stopping = worker(replica.address, seconds=5.0, concurrency=2)
     async with Client(replica.address) as client:
         ids = [(await client.publish("work", n)).job_id for n in range(6)]
         await until(lambda: len(stopping.starts()) == 2)
         stopping.send(signal.SIGTERM)
-        assert stopping.ends(20) == 0
+        assert stopping.ends(40) == 0
         assert len(stopping.starts()) == len(stopping.dones()) == 2
         states = Counter([(await client.get_job(job_id, queue="work")).state for job_id in ids])
         assert states == {JobState.COMPLETED: 2, JobState.CREATED: 4}
