@@ -252,7 +252,7 @@ class Rig:
 def _free_port() -> int:
     """A port below those that outgoing connections get, so that none of them takes it while a server is away."""
     with contextlib.suppress(StopIteration):
-        return next(port for port in random.sample(range(20_000, 32_000), 500) if _is_free(port))
+        return next(port for port in random.sample(range(28_000, 32_000), 500) if _is_free(port))
     raise RuntimeError("no free port")
 
 

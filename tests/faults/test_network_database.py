@@ -137,7 +137,8 @@ async def test_a_claim_whose_result_is_lost(line: Line, serve: Serve, books: Boo
     """It was committed, and the server does not know: what it took counts as nothing, and is delivered again."""
     async with serve(**QUIET) as api, worker_of(api, max_in_flight=1) as worker:
         await publish(api, queue="other")
-        # The claim is the first statement to name the session once it is open.
+        await asyncio.sleep(0.5)  # its first claim, which finds nothing, is over
+        # The next one is then the first statement to name the session.
         line.proxy.freeze_answers_on(UUID(worker.session_id).bytes)
         [job_id] = await publish(api)
         await until(lambda: books.count("claim"))

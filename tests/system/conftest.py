@@ -26,7 +26,9 @@ PATIENCE = 60.0
 
 def free_port() -> int:
     """A port below those that outgoing connections get, so that none of them takes it while a server is away."""
-    for port in range(20_000 + os.getpid() % 4_000, 32_000):
+    # Each of the processes that share the tests has a range of its own.
+    first = 20_000 + 4_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2)
+    for port in range(first + os.getpid() % 2_000, first + 4_000):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
