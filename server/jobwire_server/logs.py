@@ -6,9 +6,11 @@ in every line of that call. Set up once, by the process's entry point; importing
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import sys
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import orjson
 import structlog
@@ -28,6 +30,18 @@ _LIBRARIES = {
 }
 
 
+class _Unfailing:
+    """Standard error, for bytes. A line that cannot be written, as to a pipe that was closed, must not end a call."""
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.buffer.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.buffer.flush()
+
+
 def configure(log_format: Format, level: str) -> None:
     """Sends everything of at least `level` to standard error."""
     on_terminal = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
@@ -37,25 +51,27 @@ def configure(log_format: Format, level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper("%H:%M:%S.%f" if on_terminal else "iso", utc=not on_terminal),
-        structlog.stdlib.ExtraAdder(),
     ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(on_terminal)],
+    rendering = _rendering(on_terminal)
+    # Our own lines are written without a LogRecord, which would cost more than all the rest of a line.
+    structlog.configure(
+        processors=[*shared, *rendering, _encode],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, _Unfailing())),
+        cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)
     for name, least in _LIBRARIES.items():
         logging.getLogger(name).setLevel(max(least, threshold))
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
 
 
 def _rendering(on_terminal: bool) -> list[Processor]:
@@ -76,4 +92,11 @@ def _short_name(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def _json(event: EventDict, **_options: Any) -> str:
     first = {name: event.pop(name) for name in _FIRST if name in event}
-    return orjson.dumps(first | dict(event), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(first | dict(event), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # half a surrogate pair, which UTF-8 cannot hold
+        return json.dumps(first | dict(event), default=str)
+
+
+def _encode(_logger: Any, _method: str, line: Any) -> bytes:
+    return str(line).encode(errors="backslashreplace")

@@ -13,11 +13,11 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
-from uuid import uuid4
 
 import grpc
 import grpc.aio
 import structlog
+import uuid_utils
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from grpc_status import rpc_status
@@ -129,7 +129,7 @@ def _request_id(context: Context) -> str:
     for name, value in context.invocation_metadata() or ():
         if name == REQUEST_ID and isinstance(value, str) and _ACCEPTED_ID.fullmatch(value):
             return value
-    return str(uuid4())
+    return str(uuid_utils.uuid4())
 
 
 async def _abort(context: Context, call: Call, status: Status) -> None:

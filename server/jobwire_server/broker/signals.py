@@ -90,8 +90,9 @@ class Signals:
             self._send(self._database.replica_channel(replica), json.dumps(message, default=str))
 
     def _send(self, channel: str, payload: str) -> None:
-        self._pending[channel, payload] = None
-        self._work.set()
+        if (channel, payload) not in self._pending:
+            self._pending[channel, payload] = None
+            self._work.set()
 
     async def run(self) -> None:
         """Keeps the connection until cancelled."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+import uvloop
 
 from jobwire_server import __version__, logs
 from jobwire_server.app import SchemaMismatch, Server
@@ -43,7 +43,7 @@ def serve(
         logs.configure(settings.log_format, settings.log_level)
         shell = _psql(url, data) if url else ""
         try:
-            asyncio.run(serve_until_signalled(settings, lambda server: _tell(server, shell)))
+            uvloop.run(serve_until_signalled(settings, lambda server: _tell(server, shell)))
         except (OSError, SchemaMismatch) as error:
             fail(str(error))
 

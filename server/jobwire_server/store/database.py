@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -83,6 +84,12 @@ def translated() -> Any:
         raise DatabaseUnavailable from error
 
 
+@functools.lru_cache(maxsize=4_096)
+def _queue_channel(schema: str, queue: str) -> str:
+    digest = hashlib.md5(f"{quoted(schema)}.{queue}".encode(), usedforsecurity=False).hexdigest()
+    return f"jobwire_{digest[:24]}"
+
+
 class Database:
     """One PostgreSQL with one schema of ours.
 
@@ -147,9 +154,7 @@ class Database:
 
     def queue_channel(self, queue: str) -> str:
         """The channel on which a queue's news travel: what the SQL function channel() computes."""
-        return (
-            "jobwire_" + hashlib.md5(f"{quoted(self.schema)}.{queue}".encode(), usedforsecurity=False).hexdigest()[:24]
-        )
+        return _queue_channel(self.schema, queue)
 
     def replica_channel(self, replica: UUID) -> str:
         """The channel of one replica."""
