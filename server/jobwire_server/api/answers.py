@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 from uuid import UUID
 
 import orjson
@@ -23,9 +24,12 @@ from jobwire_server.broker.messages import (
 from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Published
 from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+
+@lru_cache(maxsize=256)
 def duration(ms: int) -> Duration:
-    """Milliseconds as a message."""
+    """Milliseconds as a message, which is shared: to be put into others, never to be changed."""
     return Duration(seconds=ms // 1_000, nanos=ms % 1_000 * 1_000_000)
 
 
@@ -33,9 +37,8 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     """A point in time as a message, or absent."""
     if moment is None:
         return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def publish_response(results: Sequence[Published]) -> queue_service_pb2.PublishResponse:
@@ -107,10 +110,11 @@ def _cancellation(event: Cancellation) -> queue_service_pb2.Cancellation:
 
 
 def _delivery(delivery: Delivery) -> queue_service_pb2.Delivery:
+    handle = delivery.handle
     return queue_service_pb2.Delivery(
-        handle=str(delivery.handle),
-        queue=delivery.handle.queue,
-        job_id=str(delivery.handle.job_id),
+        handle=str(handle),
+        queue=handle.queue,
+        job_id=handle.job_id_text,
         data=delivery.data,
         headers=_headers(delivery.headers),
         priority=delivery.priority,

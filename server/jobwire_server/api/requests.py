@@ -36,10 +36,11 @@ from jobwire_server.domain import limits
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import AckItem, Complete, Extend, Fail, NewJob, Outcome, Progress, Release
 from jobwire_server.domain.json_text import check_json
-from jobwire_server.domain.queues import JobOptionsPatch, check_queue_name
+from jobwire_server.domain.queues import NOTHING_SAID, JobOptionsPatch, check_queue_name
 
 _EPOCH_MAX = 2**62
 _SLICE = 256 * 1024
+_DONE = Complete(None)
 _JOB_COST = 2_048
 """A job takes as long to check as so many bytes of its payload, roughly."""
 
@@ -65,7 +66,7 @@ async def new_jobs(request: queue_service_pb2.PublishRequest, size: int, max_dat
     jobs: list[NewJob] = []
     checked = 0
     for index, spec in enumerate(request.jobs):
-        jobs.append(job := _new_job(spec, f"jobs[{index}]", max_data_bytes))
+        jobs.append(job := _new_job(spec, index, max_data_bytes))
         checked += _JOB_COST + len(job.data)
         if checked > _SLICE:
             checked = 0
@@ -73,18 +74,22 @@ async def new_jobs(request: queue_service_pb2.PublishRequest, size: int, max_dat
     return jobs
 
 
-def _new_job(spec: queue_service_pb2.JobSpec, at: str, max_data_bytes: int) -> NewJob:
-    starts_in = optional_duration_ms(spec, "start_in", at, 0, limits.START_AHEAD_MAX)
-    starts_at = spec.HasField("start_after")
+def _new_job(spec: queue_service_pb2.JobSpec, index: int, max_data_bytes: int) -> NewJob:
+    at = f"jobs[{index}]"
+    job_id = uuid(spec.id, path(at, "id")) if spec.id else uuid_utils.compat.uuid7()
+    data = check_json(spec.data, path(at, "data"), max_data_bytes) if spec.data else "null"
+    starts_at, has_options = spec.HasField("start_after"), spec.HasField("options")
+    if not (starts_at or has_options or spec.priority or spec.headers or spec.HasField("start_in")):
+        return NewJob(job_id, data, bool(spec.id))
     return NewJob(
-        id=uuid(spec.id, path(at, "id")) if spec.id else uuid_utils.compat.uuid7(),
-        data=check_json(spec.data, path(at, "data"), max_data_bytes) if spec.data else "null",
+        id=job_id,
+        data=data,
         client_id=bool(spec.id),
         priority=whole(spec.priority, path(at, "priority"), -limits.PRIORITY_MAX - 1, limits.PRIORITY_MAX),
         start_after=timestamp(spec.start_after, path(at, "start_after"), limits.START_AHEAD_MAX) if starts_at else None,
-        start_in_ms=starts_in,
+        start_in_ms=optional_duration_ms(spec, "start_in", at, 0, limits.START_AHEAD_MAX),
         headers=_headers(spec.headers, path(at, "headers")) if spec.headers else None,
-        options=options_patch(spec.options, path(at, "options")),
+        options=options_patch(spec.options, path(at, "options")) if has_options else NOTHING_SAID,
     )
 
 
@@ -155,7 +160,10 @@ def acked_handles(request: queue_service_pb2.AckRequest) -> list[Handle]:
     """The handle of each item of an Ack call, in order."""
     count(len(request.items), "items", 0, limits.ITEMS_PER_ACK)
     total_size(request.ByteSize(), "items")
-    return [_handle(item.handle, f"items[{index}].handle") for index, item in enumerate(request.items)]
+    return [
+        Handle.parse(item.handle) or _handle(item.handle, f"items[{index}].handle")
+        for index, item in enumerate(request.items)
+    ]
 
 
 def ack(request: queue_service_pb2.AckRequest, handles: Sequence[Handle], max_output_bytes: Mapping[str, int]) -> Ack:
@@ -168,7 +176,7 @@ def ack(request: queue_service_pb2.AckRequest, handles: Sequence[Handle], max_ou
     if session_id is None and (request.close_session or max_in_flight is not None):
         raise broken("session_id", "must be set along with `close_session` or `max_in_flight`")
     items = tuple(
-        AckItem(handle, _outcome(item, f"items[{index}]", max_output_bytes.get(handle.queue, 0)))
+        AckItem(handle, _outcome(item, index, handle, max_output_bytes))
         for index, (item, handle) in enumerate(zip(request.items, handles, strict=True))
     )
     return Ack(
@@ -187,11 +195,17 @@ def _handle(text: str, at: str) -> Handle:
     return handle
 
 
-def _outcome(item: queue_service_pb2.AckItem, at: str, max_output_bytes: int) -> Outcome:
-    match item.WhichOneof("outcome"):
+def _outcome(
+    item: queue_service_pb2.AckItem, index: int, handle: Handle, max_output_bytes: Mapping[str, int]
+) -> Outcome:
+    kind = item.WhichOneof("outcome")
+    if kind == "complete" and not item.complete.output:
+        return _DONE
+    at = f"items[{index}]"
+    match kind:
         case "complete":
             output = item.complete.output
-            return Complete(check_json(output, path(at, "complete.output"), max_output_bytes) if output else None)
+            return Complete(check_json(output, path(at, "complete.output"), max_output_bytes[handle.queue]))
         case "fail":
             return _fail(item.fail, path(at, "fail"))
         case "release":

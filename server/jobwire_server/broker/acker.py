@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -29,7 +29,7 @@ Items = Sequence[AckItem]
 class Acker:
     """Applies Acks.
 
-    `on_changed(queue, job_ids)` is called after the commit with what changed; `on_back(queue, pause)` when a job was
+    `on_changed(queue, deliveries)` is called after the commit with what changed; `on_back(queue, pause)` when a job was
     given back; `tell_replica` when a session's owner is another replica.
     """
 
@@ -40,7 +40,7 @@ class Acker:
         book: SessionBook,
         stats: Stats,
         *,
-        on_changed: Callable[[str, list[UUID]], None],
+        on_changed: Callable[[str, list[Handle]], None],
         on_back: Callable[[str, timedelta], None],
         tell_replica: Callable[..., None],
     ) -> None:
@@ -118,15 +118,18 @@ class Acker:
     async def _settle(self, calls: Sequence[Items]) -> list[list[AckResult]]:
         items = [item for call in calls for item in call]
         outcome = await store.settle(self._database, items)
-        changed: dict[str, list[UUID]] = {}
-        for item, result in zip(items, outcome.results, strict=True):
+        changed: dict[str, list[Handle]] = defaultdict(list)
+        kinds: list[str] = []
+        for (handle, said), result in zip(items, outcome.results, strict=True):
             if result.status in (AckStatus.APPLIED, AckStatus.CANCELLED):
-                changed.setdefault(item.handle.queue, []).append(item.handle.job_id)
-                self._stats[f"acked.{type(item.outcome).__name__.lower()}"] += 1
+                changed[handle.queue].append(handle)
+                kinds.append(type(said).__name__)
             else:
-                self._stats[f"acked.{result.status.name.lower()}"] += 1
-        for queue, job_ids in changed.items():
-            self._on_changed(queue, job_ids)
+                kinds.append(result.status.name)
+        for kind, count in Counter(kinds).items():
+            self._stats[f"acked.{kind.lower()}"] += count
+        for queue, handles in changed.items():
+            self._on_changed(queue, handles)
         for queue, pause in outcome.back_in.items():
             self._on_back(queue, pause)
         results = iter(outcome.results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self
@@ -84,7 +84,7 @@ class Broker:
             terms.replica,
             self._book,
             self._stats,
-            on_changed=self._jobs_changed,
+            on_changed=lambda queue, handles: self._jobs_changed(queue, (handle.job_id for handle in handles)),
             on_back=self._back,
             tell_replica=self._signals.tell_replica,
         )
@@ -323,7 +323,7 @@ class Broker:
         else:
             self._upkeep.due_in(pause.total_seconds())
 
-    def _jobs_changed(self, queue: str, job_ids: Sequence[UUID]) -> None:
+    def _jobs_changed(self, queue: str, job_ids: Iterable[UUID]) -> None:
         self._waits.changed(queue, job_ids)
         self._signals.tell_queue(queue, "changed")
 

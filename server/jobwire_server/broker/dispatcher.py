@@ -46,8 +46,9 @@ class _Floor:
         self._taken.clear()
 
     def raise_to(self, claimed: Iterable[Claimed]) -> None:
-        for job in claimed:
-            self._taken[job.rank] = max(job.seq, self._taken.get(job.rank, -1))
+        """`claimed` is in claim order."""
+        for rank, seq in {job.rank: job.seq for job in claimed}.items():
+            self._taken[rank] = max(seq, self._taken.get(rank, -1))
         if len(self._taken) > _RANKS_REMEMBERED:
             self.reset()
 

@@ -50,7 +50,7 @@ class Session:
         self._numbering: Stream | None = None
         self.in_flight: dict[Handle, InFlight] = {}
         self._suspects: set[Handle] = set()
-        self._unsettled: Counter[UUID] = Counter()
+        self._unsettled: Counter[bytes] = Counter()
         self.reserved = 0
         self.saved_for_suspect = False
         self.alone = False
@@ -108,9 +108,9 @@ class Session:
         sequence, now = self.stream.next_sequence, time.monotonic()
         for delivery in group:
             self.in_flight[delivery.handle] = InFlight(sequence, now)
-            self._unsettled[delivery.handle.token] += 1
             if delivery.suspect:
                 self._suspects.add(delivery.handle)
+        self._unsettled.update(delivery.handle.token_bytes for delivery in group)
         self.stream.push(Deliveries(group, size))
 
     def hold(self, handles: dict[Handle, bool]) -> None:
@@ -118,7 +118,7 @@ class Session:
         now = time.monotonic()
         self.in_flight = {handle: InFlight(0, now) for handle in handles}
         self._suspects = {handle for handle, suspect in handles.items() if suspect}
-        self._unsettled = Counter(handle.token for handle in handles)
+        self._unsettled = Counter(handle.token_bytes for handle in handles)
         self.reserved = 0
         self.saved_for_suspect = False
         self._received = 0
@@ -133,9 +133,12 @@ class Session:
             if self.in_flight.pop(handle, None) is None:
                 continue
             self._suspects.discard(handle)
-            self._unsettled[handle.token] -= 1
-            if not self._unsettled[handle.token]:
-                del self._unsettled[handle.token]
+            token = handle.token_bytes
+            left = self._unsettled[token] - 1
+            if left:
+                self._unsettled[token] = left
+            else:
+                del self._unsettled[token]
                 last.append(handle)
         return last
 

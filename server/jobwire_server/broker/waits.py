@@ -56,7 +56,9 @@ class Waits:
                 self._seen.pop(key, None)
 
     def changed(self, queue: str, job_ids: Iterable[UUID]) -> None:
-        """These jobs changed."""
+        """These jobs changed. The ids are only made if somebody waits."""
+        if not self._waiting:
+            return
         for job_id in job_ids:
             for event in self._waiting.get((queue, job_id), ()):
                 event.set()

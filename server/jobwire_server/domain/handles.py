@@ -6,51 +6,84 @@ Text form: base64url, without padding, of version (1 byte), place (2 bytes, big 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
-from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 from . import limits
 
-_VERSION = 1
+_VERSION = b"\x01"
 _PREFIX = 1 + 2 + 16 + 16
 _NAME = re.compile(limits.QUEUE_NAME.encode())
+_TO_TEXT = bytes.maketrans(b"+/", b"-_")
+_FROM_TEXT = bytes.maketrans(b"-_+/", b"+/\0\0")
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """Names one delivery."""
+class Handle(bytes):
+    """Names one delivery. It is its bytes: made, compared and looked up as often as there are jobs."""
 
-    queue: str
-    job_id: UUID
-    token: UUID
-    place: int
+    __slots__ = ()
+
+    def __new__(cls, queue: str, job_id: UUID, token: UUID, place: int) -> Self:
+        """The handle of a delivery."""
+        return cls.joined(queue.encode("ascii"), job_id.bytes, token.bytes, place)
+
+    @classmethod
+    def joined(cls, queue: bytes, job_id: bytes, token: bytes, place: int) -> Handle:
+        """As `Handle(…)`, of what is bytes already."""
+        return bytes.__new__(cls, b"".join((_VERSION, place.to_bytes(2, "big"), token, job_id, queue)))
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self[_PREFIX:].decode("ascii")
+
+    @property
+    def place(self) -> int:
+        """The place in the claim, from 1."""
+        return int.from_bytes(self[1:3], "big")
+
+    @property
+    def token_bytes(self) -> bytes:
+        """The claim's token, as 16 bytes."""
+        return self[3:19]
+
+    @property
+    def job_id_bytes(self) -> bytes:
+        """The job's id, as 16 bytes, which sort as ids do."""
+        return self[19:35]
+
+    @property
+    def job_id_text(self) -> str:
+        """The job's id in its form of 36 characters."""
+        digits = self[19:35].hex()
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+    @property
+    def token(self) -> UUID:
+        """The claim's token."""
+        return UUID(bytes=self[3:19])
+
+    @property
+    def job_id(self) -> UUID:
+        """The job's id."""
+        return UUID(bytes=self[19:35])
 
     def __str__(self) -> str:
-        raw = (
-            bytes([_VERSION])
-            + self.place.to_bytes(2, "big")
-            + self.token.bytes
-            + self.job_id.bytes
-            + self.queue.encode("ascii")
-        )
-        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+        return binascii.b2a_base64(self, newline=False).translate(_TO_TEXT, b"=").decode("ascii")
+
+    def __repr__(self) -> str:
+        return f"Handle({self.queue!r}, {self.job_id!r}, {self.token!r}, {self.place})"
 
     @classmethod
     def parse(cls, text: str) -> Handle | None:
         """The handle that `text` spells, or None if no server can have made it."""
         try:
-            raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            padded = text.encode("ascii").translate(_FROM_TEXT) + b"=" * (-len(text) % 4)
+            handle = bytes.__new__(cls, binascii.a2b_base64(padded, strict_mode=True))
         except (ValueError, binascii.Error):
             return None
-        queue = raw[_PREFIX:]
-        if len(raw) <= _PREFIX or raw[0] != _VERSION or not _NAME.fullmatch(queue):
-            return None
-        place = int.from_bytes(raw[1:3], "big")
-        if place == 0:
-            return None
-        handle = cls(queue.decode("ascii"), UUID(bytes=raw[19:35]), UUID(bytes=raw[3:19]), place)
+        well_formed = handle[:1] == _VERSION and handle[1:3] != b"\0\0" and _NAME.fullmatch(handle, _PREFIX)
         # base64 has several spellings of the same bytes; a handle has one.
-        return handle if str(handle) == text else None
+        return handle if well_formed and str(handle) == text else None

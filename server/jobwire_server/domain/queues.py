@@ -44,8 +44,13 @@ class JobOptionsPatch:
 
     def over(self, base: JobOptions) -> JobOptions:
         """`base` with what was said laid over it."""
+        if self is NOTHING_SAID:
+            return base
         said = {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
         return replace(base, **said) if said else base
+
+
+NOTHING_SAID = JobOptionsPatch()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from jobwire_server.domain.handles import Handle
@@ -40,8 +41,7 @@ class Span:
 EVERYTHING = (Span(),)
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A job taken: by which token, and its place in the claim order."""
 
     token: UUID
