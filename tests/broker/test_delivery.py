@@ -132,11 +132,11 @@ async def test_a_stale_or_foreign_lease_changes_nothing(broker: Broker) -> None:
         newer = (await worker.receive(3))[2]
         assert newer.handle.job_id == one and newer.attempt == 2
         stale = first.handle
-        foreign = replace(second.handle, token=newer.handle.token, place=newer.handle.place)
-        beyond = replace(second.handle, place=99)
+        foreign = Handle("work", other, newer.handle.token, newer.handle.place)
+        beyond = Handle("work", other, second.handle.token, 99)
         made_up = Handle("work", one, uuid4(), 1)
         unknown = Handle("work", uuid4(), newer.handle.token, 1)
-        elsewhere = replace(newer.handle, queue="other")
+        elsewhere = Handle("other", one, newer.handle.token, newer.handle.place)
         for outcome in (Complete(None), FAIL, Release(None), Extend(1_000, None)):
             results = await worker.ack(foreign, beyond, made_up, unknown, elsewhere, outcome=outcome)
             assert [result.status for result in results] == [AckStatus.LEASE_LOST] * 3 + [AckStatus.NOT_FOUND] * 2
@@ -159,7 +159,9 @@ async def test_a_token_is_good_for_its_own_jobs_alone(broker: Broker) -> None:
         )
         for job_id in (theirs.handle.job_id, waiting):
             for outcome in (Complete(None), FAIL, Release(None), Extend(1_000, None)):
-                [result] = await one.ack(replace(mine.handle, job_id=job_id), outcome=outcome)
+                [result] = await one.ack(
+                    Handle(mine.handle.queue, job_id, mine.handle.token, mine.handle.place), outcome=outcome
+                )
                 assert result.status is AckStatus.LEASE_LOST
         assert (await other.ack(theirs.handle))[0].status is AckStatus.APPLIED
         assert await state(broker, waiting) in (JobState.CREATED, JobState.ACTIVE)
@@ -504,7 +506,7 @@ async def test_publishing_again_is_safe_while_it_lives_and_after(broker: Broker)
     assert [p.created for p in await broker.publish(queue, [job, job])] == [True, False]
     [again] = await broker.publish(queue, [job])
     assert (again.created, again.data_differs) == (False, False)
-    [other] = await broker.publish(queue, [replace(job, data='{"key":2}')])
+    [other] = await broker.publish(queue, [job._replace(data='{"key":2}')])
     assert (other.created, other.data_differs) == (False, True)
     async with Worker(broker, subscription()) as worker:
         [delivery] = await worker.receive(1)

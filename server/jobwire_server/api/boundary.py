@@ -58,6 +58,7 @@ class CallBoundary(grpc.aio.ServerInterceptor):
         self._observer = observer
         self._refusal = refusal
         self._turns = turns
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
@@ -65,15 +66,21 @@ class CallBoundary(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wraps the method that is called, whatever its kind."""
+        method = handler_call_details.method
+        if (wrapped := self._wrapped.get(method)) is not None:
+            return wrapped
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
+        if handler is not None:
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         make, behaviour = _parts(handler)
-        if turn := self._turns.get(handler_call_details.method):
+        if turn := self._turns.get(method):
             # As if requests were a stream: nothing of them is received before it is asked for.
             make, behaviour = grpc.stream_unary_rpc_method_handler, _receiving(behaviour, turn)
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            self._bounded(handler_call_details.method.lstrip("/"), behaviour),
+            self._bounded(method.lstrip("/"), behaviour),
             _forgiving(handler.request_deserializer),
             handler.response_serializer,
         )
@@ -81,9 +88,9 @@ class CallBoundary(grpc.aio.ServerInterceptor):
 
     def _bounded(self, method: str, behaviour: Any) -> Behaviour:
         run: Behaviour = _writing(behaviour) if inspect.isasyncgenfunction(behaviour) else behaviour
+        ours = not method.startswith(_STANDARD)
 
         async def call(request: Any, context: Context) -> Any:
-            ours = not method.startswith(_STANDARD)
             call = Call(method, _request_id(context), context.peer(), quiet=not ours)
             begin(call)
             context.set_trailing_metadata(((REQUEST_ID, call.request_id),))

@@ -46,9 +46,10 @@ class _Floor:
         self._taken.clear()
 
     def raise_to(self, claimed: Iterable[Claimed]) -> None:
-        """`claimed` is in claim order."""
-        for rank, seq in {job.rank: job.seq for job in claimed}.items():
-            self._taken[rank] = max(seq, self._taken.get(rank, -1))
+        taken = self._taken
+        for job in claimed:
+            if job.seq > taken.get(job.rank, -1):
+                taken[job.rank] = job.seq
         if len(self._taken) > _RANKS_REMEMBERED:
             self.reset()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from jobwire_server.domain.errors import DatabaseUnavailable, FieldViolation, InvalidArgument, JobwireError, QueueFull
 from jobwire_server.domain.jobs import NewJob, Published
@@ -76,7 +76,8 @@ class Publisher:
     async def _connection(self) -> AsyncIterator[None]:
         """A turn to use a connection of the pool, waited for no longer than for a connection itself."""
         try:
-            async with asyncio.timeout(_TURN_SECONDS):
+            # No bound is made up for what is there at once.
+            async with asyncio.timeout(_TURN_SECONDS) if self._connections.locked() else nullcontext():
                 await self._connections.acquire()
         except TimeoutError:
             raise DatabaseUnavailable from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import re
 from typing import Self
+from typing import Self
 from uuid import UUID
 
 from . import limits
@@ -30,7 +31,7 @@ class Handle(bytes):
         return cls.joined(queue.encode("ascii"), job_id.bytes, token.bytes, place)
 
     @classmethod
-    def joined(cls, queue: bytes, job_id: bytes, token: bytes, place: int) -> Handle:
+    def joined(cls, queue: bytes, job_id: bytes, token: bytes, place: int) -> Self:
         """As `Handle(…)`, of what is bytes already."""
         return bytes.__new__(cls, b"".join((_VERSION, place.to_bytes(2, "big"), token, job_id, queue)))
 
@@ -77,7 +78,7 @@ class Handle(bytes):
         return f"Handle({self.queue!r}, {self.job_id!r}, {self.token!r}, {self.place})"
 
     @classmethod
-    def parse(cls, text: str) -> Handle | None:
+    def parse(cls, text: str) -> Self | None:
         """The handle that `text` spells, or None if no server can have made it."""
         try:
             padded = text.encode("ascii").translate(_FROM_TEXT) + b"=" * (-len(text) % 4)
