@@ -67,9 +67,15 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
                     {"queue": queue.name, "ids": arrays.uuids(repeatable), "hours": DEDUPLICATION_HOURS},
                     binary=True,
                 )
-            stored = {row.id for row in await inserting.fetchall()} - {row.id for row in await checking.fetchall()}
+            [row] = await inserting.fetchall()
+            known = {row.id for row in await checking.fetchall()}
         else:
-            stored = {row.id for row in await database.run(connection, "publish", params)}
+            [row] = await database.run(connection, "publish", params)
+            known = set()
+        if row.ids is None and not known and len(unique) == len(jobs):
+            return PublishOutcome([Published(job.id, True) for job in jobs], True)
+        stored = {job.id for job in unique} if row.ids is None else set(row.ids)
+        stored -= known
         met = [job.id for job in unique if job.id not in stored]
         before: dict[UUID, str] = {}
         if met:

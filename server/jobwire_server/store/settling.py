@@ -129,7 +129,6 @@ async def _settle_by_rules(
         "settle",
         {
             "queue": queue,
-            "ids": arrays.uuids(item.handle.job_id for item in items),
             "poison": POISON_LOSSES,
             "suspect": SUSPECT_LOSSES,
             "items": Jsonb([_key(item.handle) | _rule(item) for item in items]),
@@ -152,7 +151,6 @@ async def _extend(
         "extend",
         {
             "queue": queue,
-            "ids": arrays.uuids(item.handle.job_id for item in items),
             "items": Jsonb([_key(item.handle) | _extension(item) for item in items]),
         },
     )
@@ -262,7 +260,6 @@ async def end_leases(database: Database, connection: Connection, endings: Iterab
                 "queue": queue,
                 "poison": POISON_LOSSES,
                 "suspect": SUSPECT_LOSSES,
-                "ids": arrays.uuids(ending.handle.job_id for ending in mine),
                 "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
             },
         )

@@ -1,6 +1,6 @@
 -- Records `completed` for deliveries of one queue whose lease is valid, and returns their ids. The input is in the order of the ids, and so are the locks.
--- Claims are looked up one by one (OFFSET 0), and live rows are named twice, by the joined row and by the array, so that no plan can read
--- more than the rows named, whatever the statistics it was made with.
+-- Claims are looked up one by one (OFFSET 0). So are live rows: a list of one queue and a range of one id cannot be joined the other way
+-- round, so that no plan can read more than the rows named, whatever the statistics it was made with.
 WITH input AS MATERIALIZED (
     SELECT %(queue)s::text COLLATE "C" AS queue, i.*
     FROM unnest(%(ids)b::uuid[], %(tokens)b::uuid[], %(places)b::int4[], %(outputs)b::text[]) AS i (id, token, place, output)
@@ -9,8 +9,7 @@ WITH input AS MATERIALIZED (
     FROM input i
     CROSS JOIN LATERAL (SELECT k.* FROM jobwire.claim k WHERE k.queue = i.queue AND k.token = i.token AND k.ids[i.place] = i.id OFFSET 0) c
 ), gone AS (
-    DELETE FROM jobwire.live_job j USING lease l WHERE j.queue = l.queue AND j.id = l.id AND j.attempt = l.attempt
-        AND j.queue = %(queue)s AND j.id = ANY (%(ids)b::uuid[])
+    DELETE FROM jobwire.live_job j USING lease l WHERE j.queue = ANY (ARRAY[l.queue]) AND j.id >= l.id AND j.id <= l.id AND j.attempt = l.attempt
     RETURNING j.*, l.output AS result, l.token AS by_token, l.claimed_at, l.worker AS by_worker
 )
 INSERT INTO jobwire.archive (queue, id, seq, rank, attempt, retry_count, loss_count, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,
