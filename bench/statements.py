@@ -151,7 +151,8 @@ def _player(checkout: Path, dsn: str, only: str) -> Iterator[subprocess.Popen[st
 
 
 def _round(player: subprocess.Popen[str]) -> Costs:
-    assert player.stdin is not None and player.stdout is not None
+    assert player.stdin is not None
+    assert player.stdout is not None
     player.stdin.write("\n")
     player.stdin.flush()
     costs: Any = json.loads(player.stdout.readline())
@@ -171,7 +172,7 @@ def _print(rounds: Iterable[tuple[Costs, ...]]) -> None:
                 continue
             theirs = [costs[1][name][place] for costs in rounds]
             ratio = statistics.median(ours / other for ours, other in zip(mine, theirs, strict=True))
-            line += f"  ({ratio:4.2f} ×)   "
+            line += f"  ({ratio:4.2f} x)   "
         print(line)
     if len(rounds[0]) > 1:
         print("in brackets: the part of what the other checkout takes")

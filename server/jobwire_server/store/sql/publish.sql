@@ -1,4 +1,4 @@
--- Stores jobs of one queue, those whose id is not live yet; returns how many, and the ids stored if others were left out.
+-- Stores jobs of one queue, those whose id is not live yet; returns the ids of those, if it is not all.
 -- Sequence numbers follow the order of the arrays, row locks the order of the ids, so that two calls cannot deadlock.
 -- The time is that of the statement, the same for all it does: a job is ready or scheduled, and never both or neither.
 WITH input AS MATERIALIZED (
@@ -20,4 +20,4 @@ WITH input AS MATERIALIZED (
     INSERT INTO jobwire.scheduled (queue, rank, seq, id, start_after)
     SELECT %(queue)s, rank, seq, id, start_after FROM stored WHERE start_after > statement_timestamp()
 )
-SELECT count(*) AS count, CASE WHEN count(*) < cardinality(%(ids)b::uuid[]) THEN coalesce(array_agg(id), '{}') END AS ids FROM stored
+SELECT CASE WHEN count(*) < cardinality(%(ids)b::uuid[]) THEN coalesce(array_agg(id), '{}') END AS ids FROM stored
