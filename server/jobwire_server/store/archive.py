@@ -27,14 +27,15 @@ _FAILING_DAY = re.compile(r"\(drop_on\) = \((\d{4}-\d{2}-\d{2})\)")
 _MISSING_DAYS_AT_ONCE = 1_000
 
 
-async def with_partitions(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Runs `work` in a transaction.
+async def with_partitions(database: Database, work: Callable[[Connection], Awaitable[T]], *, single: bool = False) -> T:
+    """Runs `work` in a transaction; if it is a `single` statement, in that statement's own.
 
     Should a finished job's day have no partition yet, makes it and runs `work` again.
     """
+    begun = database.connection if single else database.transaction
     for _ in range(_MISSING_DAYS_AT_ONCE):
         try:
-            async with database.transaction() as connection:
+            async with begun() as connection:
                 return await work(connection)
         except errors.CheckViolation as error:
             missing = _FAILING_DAY.search(error.diag.message_detail or "")

@@ -81,7 +81,6 @@ class Connection(AsyncConnection[Any]):
     async def run(self, text: bytes, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Runs a statement, by itself or in the transaction under way, and returns its rows, if it has any."""
         if self.pooled and self.info.transaction_status is TransactionStatus.IDLE:
-            # What is sent up to one Sync is one transaction.
             async with self.pipeline():
                 await self._apply()
                 cursor = await self.execute(text, params, binary=True)
@@ -108,13 +107,14 @@ class Connection(AsyncConnection[Any]):
             raise
         await self.execute("COMMIT")
 
-    @contextlib.asynccontextmanager
-    async def together(self) -> AsyncIterator[None]:
-        """A transaction in one round trip: what is executed inside has its results when it is left."""
-        async with self.pipeline(), self.transaction():
+    async def together(self, *calls: tuple[bytes, Mapping[str, Any]]) -> list[Sequence[Row]]:
+        """Runs statements as one transaction, each with a snapshot of its own, in one round trip; the rows of each."""
+        # What is sent up to one Sync is one transaction, which needs no BEGIN and no COMMIT.
+        async with self.pipeline():
             if self.pooled:
                 await self._apply()
-            yield
+            cursors = [await self.execute(text, params, binary=True) for text, params in calls]
+        return [await cursor.fetchall() for cursor in cursors]
 
     async def set_local(self, settings: Mapping[str, str]) -> None:
         """Has other settings hold until the end of the transaction under way."""

@@ -212,6 +212,11 @@ class Database:
         with translated():
             return await connection.run(self._statements[name], params)
 
+    async def together(self, connection: Connection, *calls: tuple[str, Mapping[str, Any]]) -> list[Sequence[Row]]:
+        """Runs named statements as one transaction in one round trip, and returns the rows of each."""
+        with translated():
+            return await connection.together(*((self._statements[name], params) for name, params in calls))
+
     async def once(self, name: str, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Runs the named statement by itself: one round trip, one commit."""
         async with self.connection() as connection:

@@ -58,18 +58,18 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
         "retentions": arrays.int8s(rule.retention_ms for rule in rules),
     }
     repeatable = [job.id for job in unique if job.client_id]
+    lookup = {"queue": queue.name, "ids": arrays.uuids(repeatable), "hours": DEDUPLICATION_HOURS}
     async with database.connection() as connection:
         if repeatable:
-            async with connection.together():
-                inserting = await connection.execute(database.statement("publish"), params, binary=True)
-                checking = await connection.execute(
-                    database.statement("unpublish_known"),
-                    {"queue": queue.name, "ids": arrays.uuids(repeatable), "hours": DEDUPLICATION_HOURS},
-                    binary=True,
-                )
-            stored = {row.id for row in await inserting.fetchall()} - {row.id for row in await checking.fetchall()}
+            [stored_now], taken_back = await database.together(
+                connection, ("publish", params), ("unpublish_known", lookup)
+            )
         else:
-            stored = {row.id for row in await database.run(connection, "publish", params)}
+            [stored_now], taken_back = await database.run(connection, "publish", params), ()
+        if stored_now.ids is None and not taken_back and len(unique) == len(jobs):
+            return PublishOutcome([Published(job.id, True) for job in jobs], True)
+        stored = {job.id for job in unique} if stored_now.ids is None else set(stored_now.ids)
+        stored -= {row.id for row in taken_back}
         met = [job.id for job in unique if job.id not in stored]
         before: dict[UUID, str] = {}
         if met:

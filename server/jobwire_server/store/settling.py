@@ -67,7 +67,10 @@ class Stop:
 
 async def settle(database: Database, items: Sequence[AckItem]) -> Settled:
     """Applies `items` in one transaction. Each handle must occur once."""
-    return await with_partitions(database, lambda connection: _settle(database, connection, items))
+    kinds = {(item.handle.queue, _kind(item)) for item in items}
+    # One statement applies them then; what comes after it only asks about those it did not apply.
+    single = len(kinds) == 1
+    return await with_partitions(database, lambda connection: _settle(database, connection, items), single=single)
 
 
 async def _settle(database: Database, connection: Connection, items: Sequence[AckItem]) -> Settled:
@@ -77,24 +80,26 @@ async def _settle(database: Database, connection: Connection, items: Sequence[Ac
     found: dict[Handle, AckResult] = {}
     back_in: dict[str, timedelta] = {}
     for queue in sorted(by_queue):
-        mine = sorted(by_queue[queue], key=lambda item: item.handle.job_id)
+        mine = sorted(by_queue[queue], key=lambda item: item.handle.job_id.int)
+        results: dict[Handle, AckResult] = {}
         done = [item for item in mine if isinstance(item.outcome, Complete)]
         given = [item for item in mine if isinstance(item.outcome, Fail | Release)]
         running = [item for item in mine if isinstance(item.outcome, Extend)]
         if bool(done) + bool(given) + bool(running) > 1:
             await _lock(database, connection, queue, [item.handle.job_id for item in mine])
         if done:
-            found |= await _complete(database, connection, queue, done)
+            results |= await _complete(database, connection, queue, done)
         if given:
-            results, soonest = await _settle_by_rules(database, connection, queue, given)
-            found |= results
+            given_back, soonest = await _settle_by_rules(database, connection, queue, given)
+            results |= given_back
             if soonest is not None:
                 back_in[queue] = soonest
         if running:
-            found |= await _extend(database, connection, queue, running)
-        missed = [item.handle for item in mine if item.handle not in found]
-        if missed:
-            found |= await _why_not(database, connection, queue, missed)
+            results |= await _extend(database, connection, queue, running)
+        if len(results) < len(mine):
+            missed = [item.handle for item in mine if item.handle not in results]
+            results |= await _why_not(database, connection, queue, missed)
+        found |= results
     return Settled([found[item.handle] for item in items], back_in)
 
 
@@ -105,7 +110,7 @@ async def _lock(database: Database, connection: Connection, queue: str, ids: Seq
 async def _complete(
     database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
 ) -> dict[Handle, AckResult]:
-    rows = await database.run(
+    [row] = await database.run(
         connection,
         "complete",
         {
@@ -118,7 +123,8 @@ async def _complete(
             ),
         },
     )
-    return _by_handle(items, {(row.id, row.token): AckResult(AckStatus.APPLIED, JobState.COMPLETED) for row in rows})
+    applied = items if row.places is None else [items[place - 1] for place in row.places]
+    return dict.fromkeys((item.handle for item in applied), AckResult(AckStatus.APPLIED, JobState.COMPLETED))
 
 
 async def _settle_by_rules(
@@ -129,7 +135,6 @@ async def _settle_by_rules(
         "settle",
         {
             "queue": queue,
-            "ids": arrays.uuids(item.handle.job_id for item in items),
             "poison": POISON_LOSSES,
             "suspect": SUSPECT_LOSSES,
             "items": Jsonb([_key(item.handle) | _rule(item) for item in items]),
@@ -152,7 +157,6 @@ async def _extend(
         "extend",
         {
             "queue": queue,
-            "ids": arrays.uuids(item.handle.job_id for item in items),
             "items": Jsonb([_key(item.handle) | _extension(item) for item in items]),
         },
     )
@@ -215,6 +219,11 @@ def _by_handle(items: Sequence[AckItem], results: Mapping[tuple[UUID, UUID], Ack
     }
 
 
+def _kind(item: AckItem) -> type[Complete | Fail | Extend]:
+    """By which statement an item is applied."""
+    return Fail if isinstance(item.outcome, Release) else type(item.outcome)
+
+
 def _key(handle: Handle) -> dict[str, Any]:
     return {"id": str(handle.job_id), "token": str(handle.token), "place": handle.place}
 
@@ -262,7 +271,6 @@ async def end_leases(database: Database, connection: Connection, endings: Iterab
                 "queue": queue,
                 "poison": POISON_LOSSES,
                 "suspect": SUSPECT_LOSSES,
-                "ids": arrays.uuids(ending.handle.job_id for ending in mine),
                 "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
             },
         )

@@ -3,15 +3,19 @@
 -- A session takes part only with the epoch that the caller knows, and stays locked until the commit, so that a resume elsewhere either
 -- sees this claim or comes first. Only the ranges of the claim order that may hold tickets are read (dead entries before them are not
 -- walked again). The tickets are locked lazily, as many as are taken and no more; the arrays fence the choice, so the
--- planner cannot run it twice.
+-- planner cannot run it twice. Jobs meet seats by number, in arrays, so the cost of a job is the same however many there are.
 WITH party AS MATERIALIZED (
     SELECT s.id, s.epoch, s.worker, w.token, w.want, w.place
     FROM unnest(%(sessions)b::uuid[], %(epochs)b::int8[], %(tokens)b::uuid[], %(wants)b::int4[]) WITH ORDINALITY AS w (id, epoch, token, want, place)
     JOIN jobwire.session s ON s.id = w.id AND s.epoch = w.epoch AND s.owner = %(replica)s
     ORDER BY s.id
     FOR SHARE OF s
+), member AS MATERIALIZED (
+    SELECT array_agg(id ORDER BY place) AS ids, array_agg(epoch ORDER BY place) AS epochs, array_agg(worker ORDER BY place) AS workers,
+        array_agg(token ORDER BY place) AS tokens FROM party
 ), seat AS MATERIALIZED (
-    SELECT token, row_number() OVER (ORDER BY turn, place) AS n FROM party CROSS JOIN LATERAL generate_series(1, want) AS turn
+    SELECT count(*) AS count, array_agg(place ORDER BY turn, place) AS members, array_agg(turn ORDER BY turn, place) AS turns
+    FROM (SELECT row_number() OVER (ORDER BY place) AS place, want FROM party) p CROSS JOIN LATERAL generate_series(1, want) AS turn
 ), head AS MATERIALIZED (
     SELECT ARRAY(
         SELECT t.ctid FROM unnest(%(from_ranks)b::int4[], %(from_seqs)b::int8[], %(to_ranks)b::int4[]) AS span (from_rank, from_seq, to_rank)
@@ -21,7 +25,7 @@ WITH party AS MATERIALIZED (
             ORDER BY r.rank, r.seq
             FOR UPDATE SKIP LOCKED
         ) t
-        LIMIT (SELECT count(*) FROM seat)
+        LIMIT (SELECT count FROM seat)
     ) AS ctids
 ), taken AS (
     DELETE FROM jobwire.ready r WHERE r.ctid = ANY ((SELECT ctids FROM head)::tid[]) RETURNING r.queue, r.rank, r.seq, r.id
@@ -29,13 +33,14 @@ WITH party AS MATERIALIZED (
     SELECT t.rank, t.seq, j.id, j.data, j.headers, j.attempt, j.retry_count, j.retry_limit, j.created_at, j.expire_ms,
         row_number() OVER (ORDER BY t.rank, t.seq) AS n
     FROM taken t CROSS JOIN LATERAL (SELECT k.* FROM jobwire.live_job k WHERE k.queue = t.queue AND k.id = t.id OFFSET 0) j
-), dealt AS MATERIALIZED (
-    SELECT p.*, s.token, row_number() OVER (PARTITION BY s.token ORDER BY p.n) AS place FROM picked p JOIN seat s ON s.n = p.n
 ), recorded AS (
     INSERT INTO jobwire.claim (queue, token, session_id, epoch, worker, claimed_at, check_at, ids, attempts)
-    SELECT %(queue)s, p.token, p.id, p.epoch, p.worker, clock_timestamp(), clock_timestamp() + min(d.expire_ms) * interval '1 millisecond',
-        array_agg(d.id ORDER BY d.place), array_agg(d.attempt ORDER BY d.place)
-    FROM dealt d JOIN party p ON p.token = d.token
-    GROUP BY p.token, p.id, p.epoch, p.worker
+    SELECT %(queue)s, m.tokens[d.member], m.ids[d.member], m.epochs[d.member], m.workers[d.member], clock_timestamp(),
+        clock_timestamp() + d.expire_ms * interval '1 millisecond', d.ids, d.attempts
+    FROM (
+        SELECT s.members[p.n] AS member, min(p.expire_ms) AS expire_ms, array_agg(p.id ORDER BY p.n) AS ids, array_agg(p.attempt ORDER BY p.n) AS attempts
+        FROM picked p CROSS JOIN seat s GROUP BY s.members[p.n]
+    ) d CROSS JOIN member m
 )
-SELECT token, place, rank, seq, id, data, headers, attempt, retry_count, retry_limit, created_at, expire_ms FROM dealt ORDER BY n
+SELECT m.tokens[s.members[p.n]] AS token, s.turns[p.n] AS place, p.rank, p.seq, p.id, p.data, p.headers, p.attempt, p.retry_count, p.retry_limit, p.created_at, p.expire_ms
+FROM picked p CROSS JOIN seat s CROSS JOIN member m ORDER BY p.rank, p.seq

@@ -5,7 +5,7 @@
 -- lost      given back because the job's session was lost with it: counted; at the limit the job is failed as poison.
 -- returned  given back through no fault of the worker: nothing is counted. With a requested stop: cancelled; past its limit: as `fail`.
 --
--- The input is in the order of the ids, and so are the locks. Returns the new state (2 retry, 5 cancelled, 6 failed) and when the
+-- The input is in the order of the ids, and so are the locks. Live rows are looked up as in `complete`. Returns the new state (2 retry, 5 cancelled, 6 failed) and when the
 -- job may be delivered again.
 WITH input AS MATERIALIZED (
     SELECT %(queue)s::text COLLATE "C" AS queue, i.* FROM jsonb_to_recordset(%(items)s::jsonb) AS i (id uuid, token uuid, place int, how text, type text, message text, trace text, permanent bool, pause_ms bigint)
@@ -47,16 +47,14 @@ WITH input AS MATERIALIZED (
         retry_count = j.retry_count + v.failed::int, loss_count = j.loss_count + v.lost::int, release_count = j.release_count + (v.how = 'release')::int,
         expires_at = NULL, stop_reason = NULL, stop_at = NULL, started_at = v.claimed_at, worker = v.worker,
         settled_token = CASE WHEN v.how IN ('fail', 'release') THEN v.token ELSE j.settled_token END, errors = v.new_errors
-    FROM verdict v WHERE j.queue = v.queue AND j.id = v.id AND v.state = 2
-        AND j.queue = %(queue)s AND j.id = ANY (%(ids)b::uuid[])
+    FROM verdict v WHERE j.queue = ANY (ARRAY[v.queue]) AND j.id >= v.id AND j.id <= v.id AND v.state = 2
     RETURNING j.id, j.rank, j.seq, j.loss_count >= %(suspect)s AS suspect, clock_timestamp() + v.pause AS due, v.pause
 ), now_ready AS (
     INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT %(queue)s, rank, seq, id, suspect FROM again WHERE pause <= interval '0'
 ), later AS (
     INSERT INTO jobwire.scheduled (queue, rank, seq, id, suspect, start_after) SELECT %(queue)s, rank, seq, id, suspect, due FROM again WHERE pause > interval '0'
 ), gone AS (
-    DELETE FROM jobwire.live_job j USING verdict v WHERE j.queue = v.queue AND j.id = v.id AND v.state > 2
-        AND j.queue = %(queue)s AND j.id = ANY (%(ids)b::uuid[])
+    DELETE FROM jobwire.live_job j USING verdict v WHERE j.queue = ANY (ARRAY[v.queue]) AND j.id >= v.id AND j.id <= v.id AND v.state > 2
     RETURNING j.*, v.state, v.claimed_at, v.worker AS by_worker, v.token AS by_token, v.new_errors, v.failed, v.lost, v.how
 ), archived AS (
     INSERT INTO jobwire.archive (queue, id, seq, rank, attempt, retry_count, loss_count, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,

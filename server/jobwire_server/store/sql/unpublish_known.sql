@@ -5,7 +5,7 @@ WITH known AS MATERIALIZED (
     WHERE EXISTS (SELECT FROM jobwire.archive a
         WHERE a.queue = %(queue)s AND a.id = i.id AND a.finished_at > clock_timestamp() - %(hours)s * interval '1 hour')
 ), gone AS (
-    DELETE FROM jobwire.live_job j USING known WHERE j.queue = known.queue AND j.id = known.id AND j.queue = %(queue)s AND j.id = ANY (%(ids)b::uuid[])
+    DELETE FROM jobwire.live_job j USING known WHERE j.queue = known.queue AND j.id = known.id AND j.queue = %(queue)s AND j.id = ANY (ARRAY(SELECT id FROM known))
         AND j.xmin = pg_current_xact_id()::xid
     RETURNING j.queue, j.id, j.rank, j.seq
 ), no_ticket AS (
