@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import re
 from typing import Self
-from typing import Self
 from uuid import UUID
 
 from . import limits
