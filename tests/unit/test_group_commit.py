@@ -168,3 +168,38 @@ async def test_each_call_runs_once_for_each_outcome_and_in_order(
     for call in set(calls) - failing:
         assert sum(call in group and not failing & set(group) for group in statements.groups) == 1
     await until(lambda: statements.line.idle)
+
+
+async def test_who_comes_again_at_once_joins_those_who_wait() -> None:
+    """Or else two halves of the callers would take turns for ever, with a commit for each."""
+    statements = Statements()
+
+    async def caller(call: int) -> None:
+        for again in range(3):
+            await statements.line.submit(call + 10 * again)
+
+    [first, *_] = callers = [asyncio.create_task(caller(0))]
+    statements.open.clear()
+    await until(lambda: statements.groups == [[0]])
+    callers += [asyncio.create_task(caller(call)) for call in (1, 2)]
+    await asyncio.sleep(0.02)
+    statements.open.set()
+    await asyncio.gather(*callers)
+    assert statements.groups[1] == [1, 2, 10]
+    assert first.done() and statements.line.idle
+
+
+async def test_what_fills_a_group_waits_for_nobody() -> None:
+    statements = Statements(most=1)
+    calls = await statements.submit_while_busy(1, 2)
+    await asyncio.sleep(0.02)
+    gathered: list[int] = []
+
+    async def gather(expected: int, _: float) -> None:
+        gathered.append(expected)
+
+    statements.line._gather = gather  # type: ignore[method-assign]
+    statements.open.set()
+    await asyncio.gather(*calls)
+    # Only the last one, alone, had room beside it.
+    assert gathered == [2] and statements.groups == [[0], [1], [2]]

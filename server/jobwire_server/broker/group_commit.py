@@ -3,7 +3,7 @@
 Calls that arrive while a statement is under way go together into the next one; when idle, nothing waits. Callers that
 wait for their answers before they call again fall into two groups by this, which take turns and pay for two commits. So
 after a group has been answered the next one waits for as many calls as were there, but never longer than a part of what
-the statement took: those who are coming again come at once.
+the statement took: those who are coming again come at once. Nobody waits for more than one group holds.
 
 Fate is not shared: if a group fails for another reason than a lost database, each of its calls is run again alone.
 """
@@ -74,9 +74,14 @@ class GroupCommit(Generic[Call, Answer]):
                 futures.append(future)
             began = loop.time()
             await self._answer(group, futures)
-            if self._waiting:
+            if self._waiting and self._has_room():
                 await self._gather(len(group) + len(self._waiting), loop.time() - began)
         self._worker = None
+
+    def _has_room(self) -> bool:
+        """Whether all that wait go into one group."""
+        *others, last = (call for call, _ in self._waiting)
+        return not others or self._fits(others, last)
 
     async def _gather(self, expected: int, took: float) -> None:
         """Waits until `expected` calls are there, or for a share of what the last group took."""
