@@ -18,7 +18,7 @@ keys = st.tuples(st.integers(-3, 3), st.integers(1, 30))
 
 def taken(rank: int, seq: int) -> Claimed:
     delivery = Delivery(Handle("q", NOBODY, NOBODY, 1), "1", None, -rank, 1, 0, 2, None, 1)  # type: ignore[arg-type]
-    return Claimed(NOBODY, rank, seq, delivery)
+    return Claimed(rank, seq, delivery)
 
 
 def reads(spans: list[Span], key: tuple[int, int]) -> list[Span]:

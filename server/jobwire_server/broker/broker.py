@@ -78,7 +78,7 @@ class Broker:
         self._dispatcher = Dispatcher(database, terms.replica, self._stats)
         self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
         self.admission = Admission(terms.max_publishing_bytes, self._stats)
-        self._publisher = Publisher(database, terms.publishing_connections, self._stats, self._stored)
+        self._publisher = Publisher(database, self._dispatcher, terms.publishing_connections, self._stats, self._stored)
         self._acker = Acker(
             database,
             terms.replica,

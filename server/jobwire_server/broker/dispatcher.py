@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 
 from jobwire_server.domain.errors import JobwireError
-from jobwire_server.domain.jobs import Delivery
-from jobwire_server.store import claiming, settling
+from jobwire_server.domain.jobs import Delivery, NewJob
+from jobwire_server.domain.queues import Queue
+from jobwire_server.store import claiming, publishing, settling
 from jobwire_server.store.claiming import CLAIM_SIZE, Claimed, Span, Want
 from jobwire_server.store.database import Database
+from jobwire_server.store.publishing import PublishOutcome
 
 from . import background
 from .session import Session
@@ -31,6 +34,12 @@ _JOBS_PER_CLAIM = 1_000
 _BYTES_PER_CLAIM = 8 * 1024 * 1024
 _PAYLOAD_AT_FIRST = 16 * 1024
 _PAUSE_AFTER_ERROR = 0.5
+
+
+T = TypeVar("T")
+
+Takers = dict[UUID, tuple[Session, int]]
+"""By the token of its claim: a session, and how many jobs it may take."""
 
 
 class _Floor:
@@ -69,6 +78,7 @@ class _Lane:
         self.sessions: list[Session] = []
         self.changed = asyncio.Event()
         self.hopeful = True
+        self.claiming = False
         self.suspects = True
         self.floor = _Floor()
         self.payload = _PAYLOAD_AT_FIRST
@@ -95,6 +105,8 @@ class Dispatcher:
         self._lanes: dict[str, _Lane] = {}
         self._doubtful: dict[str, dict[UUID, UUID]] = defaultdict(dict)
         self._stopping = False
+        self._handing_over = 0
+        self._handed_over = asyncio.Event()
 
     def add(self, session: Session) -> None:
         """Begins to claim for a session."""
@@ -156,6 +168,48 @@ class Dispatcher:
             lane.changed.set()
         if tasks:
             await asyncio.wait(tasks)
+        while self._handing_over:
+            self._handed_over.clear()
+            await self._handed_over.wait()
+
+    async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
+        """Stores `jobs`, and hands the first of them over at once if sessions wait for them, which spares a claim.
+
+        Whatever may wait already comes first: as long as the lane has hope, or claims, new jobs go behind.
+        """
+        lane = self._lanes.get(queue.name)
+        takers = self._waiting_for(lane, jobs) if lane is not None else {}
+        if lane is None or not takers:
+            return await publishing.publish(self._database, queue, jobs)
+        wants = _wants(takers)
+        spans = lane.floor.spans()
+        self._handing_over += 1
+        try:
+            return await self._reserving(
+                lane,
+                takers,
+                wants,
+                publishing.hand_over(self._database, self._replica, queue, jobs, wants, spans),
+                lambda outcome: outcome.claimed,
+            )
+        finally:
+            self._handing_over -= 1
+            self._handed_over.set()
+
+    def _waiting_for(self, lane: _Lane, jobs: Sequence[NewJob]) -> Takers:
+        """The sessions that these jobs, or some of them, can be handed to."""
+        if self._stopping or lane.hopeful or lane.claiming or lane.queue in self._doubtful:
+            return {}
+        if any(job.start_after is not None or job.start_in_ms is not None for job in jobs):
+            return {}
+        idle = [session for session in lane.sessions if session.credits][: len(jobs)]
+        if len(idle) == 1:
+            # Nobody else has a part in it, so it may have several claims at once.
+            [session] = idle
+            count = min(session.credits, len(jobs))
+            return {uuid4(): (session, min(CLAIM_SIZE, count - taken)) for taken in range(0, count, CLAIM_SIZE)}
+        lane.sessions.append(lane.sessions.pop(0))
+        return {uuid4(): (session, min(session.credits, CLAIM_SIZE, len(jobs))) for session in idle}
 
     async def _run(self, lane: _Lane) -> None:
         while not self._stopping:
@@ -182,7 +236,7 @@ class Dispatcher:
             return True
         if not lane.hopeful:
             return False
-        takers: dict[UUID, tuple[Session, int]] = {}
+        takers: Takers = {}
         room = max(1, min(_JOBS_PER_CLAIM, _BYTES_PER_CLAIM // lane.payload))
         for session in lane.sessions:
             count = min(session.credits, CLAIM_SIZE, room)
@@ -195,10 +249,18 @@ class Dispatcher:
         lane.sessions.append(lane.sessions.pop(0))
         lane.hopeful = False
         restarts = lane.restarts
-        wants = [Want(session.id, session.epoch, token, count) for token, (session, count) in takers.items()]
-        claimed = await self._reserving(
-            lane, takers, wants, claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans())
-        )
+        wants = _wants(takers)
+        lane.claiming = True
+        try:
+            claimed = await self._reserving(
+                lane,
+                takers,
+                wants,
+                claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans()),
+                _deliveries,
+            )
+        finally:
+            lane.claiming = False
         if claimed:
             lane.payload = max(1, sum(len(job.delivery.data) for job in claimed) // len(claimed))
         if lane.restarts == restarts:
@@ -239,6 +301,7 @@ class Dispatcher:
                 {token: (session, 1)},
                 [want],
                 claiming.claim_suspect(self._database, self._replica, lane.queue, want),
+                _deliveries,
             )
         finally:
             session.alone = False
@@ -253,10 +316,12 @@ class Dispatcher:
     async def _reserving(
         self,
         lane: _Lane,
-        takers: dict[UUID, tuple[Session, int]],
+        takers: Takers,
         wants: Sequence[Want],
-        claim: Awaitable[list[Claimed]],
-    ) -> list[Claimed]:
+        claim: Awaitable[T],
+        deliveries: Callable[[T], Iterable[Delivery]],
+    ) -> T:
+        """Runs a claim and hands over what it took, its `deliveries`; the credits are taken as long as it runs."""
         for session, count in takers.values():
             session.reserved += count
         try:
@@ -271,12 +336,12 @@ class Dispatcher:
                 session, count = takers[want.token]
                 if session.epoch == want.epoch:
                     session.reserved -= count
-        groups: dict[UUID, list[Delivery]] = defaultdict(list)
-        for job in claimed:
-            groups[job.token].append(job.delivery)
+        groups: dict[bytes, list[Delivery]] = defaultdict(list)
+        for delivery in deliveries(claimed):
+            groups[delivery.handle.token_bytes].append(delivery)
         for want in wants:
             session, _ = takers[want.token]
-            group = groups.get(want.token)
+            group = groups.get(want.token.bytes)
             if not group:
                 continue
             if (
@@ -304,3 +369,11 @@ class Dispatcher:
         del self._doubtful[lane.queue]
         lane.wake(from_start=True)
         return True
+
+
+def _wants(takers: Takers) -> list[Want]:
+    return [Want(session.id, session.epoch, token, count) for token, (session, count) in takers.items()]
+
+
+def _deliveries(claimed: Sequence[Claimed]) -> Iterable[Delivery]:
+    return (job.delivery for job in claimed)

@@ -15,6 +15,7 @@ from jobwire_server.store.database import Database
 from jobwire_server.store.publishing import PublishOutcome
 
 from .depths import Depths
+from .dispatcher import Dispatcher
 from .group_commit import GroupCommit
 from .terms import Stats
 
@@ -27,17 +28,19 @@ Answer = list[Published] | JobwireError
 class Publisher:
     """Stores jobs, over `connections` of the pool at once, so that the other calls always find one.
 
-    `on_stored(queue, jobs)` is called after each commit that stored something.
+    `on_stored(queue, jobs)` is called after each commit that stored something that waits now.
     """
 
     def __init__(
         self,
         database: Database,
+        dispatcher: Dispatcher,
         connections: int,
         stats: Stats,
         on_stored: Callable[[str, Sequence[NewJob]], None],
     ) -> None:
         self._database = database
+        self._dispatcher = dispatcher
         self._connections = asyncio.Semaphore(connections)
         self._stats = stats
         self._on_stored = on_stored
@@ -63,11 +66,11 @@ class Publisher:
         async with self._connection():
             refusals = await self._refusals(queue, calls) if queue.max_depth else [None] * len(calls)
             jobs = [job for (_, mine), refusal in zip(calls, refusals, strict=True) if refusal is None for job in mine]
-            outcome = await store.publish(self._database, queue, jobs) if jobs else PublishOutcome([], False)
-        if outcome.any_created:
-            created = sum(result.created for result in outcome.results)
-            self._stats["published"] += created
-            self._depths.stored(queue, created)
+            outcome = await self._dispatcher.publish(queue, jobs) if jobs else PublishOutcome([])
+        created, waiting = outcome.created, outcome.created - len(outcome.claimed)
+        self._stats["published"] += created
+        if waiting:
+            self._depths.stored(queue, waiting)
             self._on_stored(queue.name, jobs)
         results = iter(outcome.results)
         return [refusal or [next(results) for _ in mine] for (_, mine), refusal in zip(calls, refusals, strict=True)]

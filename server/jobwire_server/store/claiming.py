@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from jobwire_server.domain.handles import Handle
@@ -42,9 +42,8 @@ EVERYTHING = (Span(),)
 
 
 class Claimed(NamedTuple):
-    """A job taken: by which token, and its place in the claim order."""
+    """A job taken, and its place in the claim order."""
 
-    token: UUID
     rank: int
     seq: int
     delivery: Delivery
@@ -57,21 +56,23 @@ async def claim(
 
     Sessions of another epoch get none.
     """
-    rows = await database.once(
-        "claim",
-        {
-            "replica": replica,
-            "queue": queue,
-            "sessions": arrays.uuids(want.session_id for want in wants),
-            "epochs": arrays.int8s(want.epoch for want in wants),
-            "tokens": arrays.uuids(want.token for want in wants),
-            "wants": arrays.int4s(want.count for want in wants),
-            "from_ranks": arrays.int4s(span.from_rank for span in spans),
-            "from_seqs": arrays.int8s(span.from_seq for span in spans),
-            "to_ranks": arrays.int4s(span.to_rank for span in spans),
-        },
-    )
+    rows = await database.once("claim", claim_params(replica, queue, wants, spans))
     return [_claimed(queue, row, suspect=False) for row in rows]
+
+
+def claim_params(replica: UUID, queue: str, wants: Sequence[Want], spans: Sequence[Span]) -> dict[str, Any]:
+    """Who takes part in a claim, and where it looks, as parameters of a statement."""
+    return {
+        "replica": replica,
+        "queue": queue,
+        "sessions": arrays.uuids(want.session_id for want in wants),
+        "epochs": arrays.int8s(want.epoch for want in wants),
+        "tokens": arrays.uuids(want.token for want in wants),
+        "wants": arrays.int4s(want.count for want in wants),
+        "from_ranks": arrays.int4s(span.from_rank for span in spans),
+        "from_seqs": arrays.int8s(span.from_seq for span in spans),
+        "to_ranks": arrays.int4s(span.to_rank for span in spans),
+    }
 
 
 async def claim_suspect(database: Database, replica: UUID, queue: str, want: Want) -> list[Claimed]:
@@ -96,7 +97,7 @@ def _claimed(queue: str, row: Row, *, suspect: bool) -> Claimed:
         row.expire_ms,
         suspect,
     )
-    return Claimed(row.token, row.rank, row.seq, delivery)
+    return Claimed(row.rank, row.seq, delivery)
 
 
 async def ready_queues(database: Database, queues: Sequence[str]) -> dict[str, tuple[bool, bool]]:

@@ -1,17 +1,20 @@
-"""Storing jobs."""
+"""Storing jobs, and handing them to sessions that wait for them in the same breath."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from jobwire_server.domain.jobs import NewJob, Published
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import Delivery, NewJob, Published
 from jobwire_server.domain.limits import DEDUPLICATION_HOURS
 from jobwire_server.domain.queues import JobOptions, Queue
 
 from . import arrays
-from .database import Database
+from .claiming import Span, Want, claim_params
+from .database import Connection, Database, Row
 
 
 async def known_ids(database: Database, queue: str, ids: Collection[UUID]) -> set[UUID]:
@@ -22,10 +25,15 @@ async def known_ids(database: Database, queue: str, ids: Collection[UUID]) -> se
 
 @dataclass(frozen=True, slots=True)
 class PublishOutcome:
-    """What a publish did: a result for each job, in order, and whether any of them may be claimed already."""
+    """What a publish did: a result for each job, in order, and which of them were claimed in the same breath."""
 
     results: list[Published]
-    any_created: bool
+    claimed: Sequence[Delivery] = ()
+
+    @property
+    def created(self) -> int:
+        """How many were stored."""
+        return sum(result.created for result in self.results)
 
 
 async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
@@ -35,20 +43,65 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
 
     Two jobs of one id in the list: the first is stored, the second meets it.
     """
+    unique = _first_of_each_id(jobs)
+    params = _rows(queue, unique.values()) | {
+        "starts": arrays.timestamps(job.start_after for job in unique.values()),
+        "delays": arrays.int8s(job.start_in_ms for job in unique.values()),
+    }
+    async with database.connection() as connection:
+        row, taken_back = await _store(database, connection, "publish", params, queue, unique.values())
+        stored = unique.keys() if row.ids is None else set(row.ids)
+        return PublishOutcome(await _results(database, connection, queue, jobs, unique, stored - taken_back))
+
+
+async def hand_over(
+    database: Database,
+    replica: UUID,
+    queue: Queue,
+    jobs: Sequence[NewJob],
+    wants: Sequence[Want],
+    spans: Sequence[Span],
+) -> PublishOutcome:
+    """Stores `jobs` as `publish` does, and claims the first of them for the sessions, as `claim` does.
+
+    None of the jobs may wait for a time. Nothing is claimed if tickets wait in the spans already: they come first.
+    """
+    unique = _first_of_each_id(jobs)
+    params = _rows(queue, unique.values()) | claim_params(replica, queue.name, wants, spans)
+    async with database.connection() as connection:
+        row, taken_back = await _store(database, connection, "hand_over", params, queue, unique.values())
+        results = await _results(database, connection, queue, jobs, unique, set(row.ids) - taken_back)
+    claimed = []
+    for job_id, member, place in zip(row.ids, row.members or (), row.turns or (), strict=False):
+        if job_id in taken_back:
+            continue
+        job, token = unique[job_id], row.tokens[member - 1]
+        rule = job.options.over(queue.options)
+        handle = Handle(queue.name, job_id, token, place)
+        claimed.append(
+            Delivery(
+                handle, job.data, job.headers, job.priority, 1, 0, rule.retry_limit, row.created_at, rule.expire_ms
+            )
+        )
+    return PublishOutcome(results, claimed)
+
+
+def _first_of_each_id(jobs: Iterable[NewJob]) -> dict[UUID, NewJob]:
     first: dict[UUID, NewJob] = {}
     for job in jobs:
         first.setdefault(job.id, job)
-    unique = list(first.values())
+    return first
+
+
+def _rows(queue: Queue, jobs: Collection[NewJob]) -> dict[str, Any]:
     rules: dict[JobOptions, int] = {}
-    rule_of = [rules.setdefault(job.options.over(queue.options), len(rules) + 1) for job in unique]
-    params = {
+    rule_of = [rules.setdefault(job.options.over(queue.options), len(rules) + 1) for job in jobs]
+    return {
         "queue": queue.name,
-        "ids": arrays.uuids(job.id for job in unique),
-        "datas": arrays.texts(job.data for job in unique),
-        "ranks": arrays.int4s(-job.priority for job in unique),
-        "headers": arrays.texts(job.headers for job in unique),
-        "starts": arrays.timestamps(job.start_after for job in unique),
-        "delays": arrays.int8s(job.start_in_ms for job in unique),
+        "ids": arrays.uuids(job.id for job in jobs),
+        "datas": arrays.texts(job.data for job in jobs),
+        "ranks": arrays.int4s(-job.priority for job in jobs),
+        "headers": arrays.texts(job.headers for job in jobs),
         "rules": arrays.int4s(rule_of),
         "retry_limits": arrays.int4s(rule.retry_limit for rule in rules),
         "retry_delays": arrays.int8s(rule.retry_delay_ms for rule in rules),
@@ -57,26 +110,41 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
         "expires": arrays.int8s(rule.expire_ms for rule in rules),
         "retentions": arrays.int8s(rule.retention_ms for rule in rules),
     }
-    repeatable = [job.id for job in unique if job.client_id]
+
+
+async def _store(
+    database: Database,
+    connection: Connection,
+    statement: str,
+    params: Mapping[str, Any],
+    queue: Queue,
+    jobs: Iterable[NewJob],
+) -> tuple[Row, set[UUID]]:
+    """Runs the statement that stores; returns its row, and the ids that were known after all."""
+    repeatable = [job.id for job in jobs if job.client_id]
+    if not repeatable:
+        [row] = await database.run(connection, statement, params)
+        return row, set()
     lookup = {"queue": queue.name, "ids": arrays.uuids(repeatable), "hours": DEDUPLICATION_HOURS}
-    async with database.connection() as connection:
-        if repeatable:
-            [stored_now], taken_back = await database.together(
-                connection, ("publish", params), ("unpublish_known", lookup)
-            )
-        else:
-            [stored_now], taken_back = await database.run(connection, "publish", params), ()
-        if stored_now.ids is None and not taken_back and len(unique) == len(jobs):
-            return PublishOutcome([Published(job.id, True) for job in jobs], True)
-        stored = {job.id for job in unique} if stored_now.ids is None else set(stored_now.ids)
-        stored -= {row.id for row in taken_back}
-        met = [job.id for job in unique if job.id not in stored]
-        before: dict[UUID, str] = {}
-        if met:
-            for row in await database.run(
-                connection, "published_before", {"queue": queue.name, "ids": arrays.uuids(met)}
-            ):
-                before.setdefault(row.id, row.data)
+    [row], taken_back = await database.together(connection, (statement, params), ("unpublish_known", lookup))
+    return row, {known.id for known in taken_back}
+
+
+async def _results(
+    database: Database,
+    connection: Connection,
+    queue: Queue,
+    jobs: Sequence[NewJob],
+    unique: Mapping[UUID, NewJob],
+    stored: Collection[UUID],
+) -> list[Published]:
+    if len(stored) == len(jobs):
+        return [Published(job.id, True) for job in jobs]
+    met = [job_id for job_id in unique if job_id not in stored]
+    before: dict[UUID, str] = {}
+    if met:
+        for row in await database.run(connection, "published_before", {"queue": queue.name, "ids": arrays.uuids(met)}):
+            before.setdefault(row.id, row.data)
     results = []
     fresh = set(stored)
     for job in jobs:
@@ -84,6 +152,6 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
             fresh.discard(job.id)
             results.append(Published(job.id, True))
         else:
-            known = before.get(job.id, first[job.id].data)
+            known = before.get(job.id, unique[job.id].data)
             results.append(Published(job.id, False, data_differs=known != job.data))
-    return PublishOutcome(results, bool(stored))
+    return results
