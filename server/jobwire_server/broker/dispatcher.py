@@ -38,8 +38,8 @@ _PAUSE_AFTER_ERROR = 0.5
 
 T = TypeVar("T")
 
-Takers = dict[UUID, tuple[Session, int]]
-"""By the token of its claim: a session, and how many jobs it may take."""
+Takers = list[tuple[Session, Want]]
+"""Sessions, and what each may take."""
 
 
 class _Floor:
@@ -178,17 +178,16 @@ class Dispatcher:
         Whatever may wait already comes first: as long as the lane has hope, or claims, new jobs go behind.
         """
         lane = self._lanes.get(queue.name)
-        takers = self._waiting_for(lane, jobs) if lane is not None else {}
+        takers = self._waiting_for(lane, jobs) if lane is not None else []
         if lane is None or not takers:
             return await publishing.publish(self._database, queue, jobs)
-        wants = _wants(takers)
+        wants = [want for _, want in takers]
         spans = lane.floor.spans()
         self._handing_over += 1
         try:
             return await self._reserving(
                 lane,
                 takers,
-                wants,
                 publishing.hand_over(self._database, self._replica, queue, jobs, wants, spans),
                 lambda outcome: outcome.claimed,
             )
@@ -199,17 +198,19 @@ class Dispatcher:
     def _waiting_for(self, lane: _Lane, jobs: Sequence[NewJob]) -> Takers:
         """The sessions that these jobs, or some of them, can be handed to."""
         if self._stopping or lane.hopeful or lane.claiming or lane.queue in self._doubtful:
-            return {}
+            return []
         if any(job.start_after is not None or job.start_in_ms is not None for job in jobs):
-            return {}
+            return []
         idle = [session for session in lane.sessions if session.credits][: len(jobs)]
-        if len(idle) == 1:
-            # Nobody else has a part in it, so it may have several claims at once.
-            [session] = idle
-            count = min(session.credits, len(jobs))
-            return {uuid4(): (session, min(CLAIM_SIZE, count - taken)) for taken in range(0, count, CLAIM_SIZE)}
+        if not idle:
+            return []
         lane.sessions.append(lane.sessions.pop(0))
-        return {uuid4(): (session, min(session.credits, CLAIM_SIZE, len(jobs))) for session in idle}
+        return [
+            (session, Want(session.id, session.epoch, uuid4(), min(CLAIM_SIZE, count - before), before))
+            for session in idle
+            for count in [min(session.credits, len(jobs))]
+            for before in range(0, count, CLAIM_SIZE)
+        ]
 
     async def _run(self, lane: _Lane) -> None:
         while not self._stopping:
@@ -236,12 +237,12 @@ class Dispatcher:
             return True
         if not lane.hopeful:
             return False
-        takers: Takers = {}
+        takers: Takers = []
         room = max(1, min(_JOBS_PER_CLAIM, _BYTES_PER_CLAIM // lane.payload))
         for session in lane.sessions:
             count = min(session.credits, CLAIM_SIZE, room)
             if count:
-                takers[uuid4()] = (session, count)
+                takers.append((session, Want(session.id, session.epoch, uuid4(), count)))
                 room -= count
         if not takers:
             return False
@@ -249,13 +250,12 @@ class Dispatcher:
         lane.sessions.append(lane.sessions.pop(0))
         lane.hopeful = False
         restarts = lane.restarts
-        wants = _wants(takers)
+        wants = [want for _, want in takers]
         lane.claiming = True
         try:
             claimed = await self._reserving(
                 lane,
                 takers,
-                wants,
                 claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans()),
                 _deliveries,
             )
@@ -293,13 +293,11 @@ class Dispatcher:
             return False
         lane.suspects = False
         session.alone = True
-        token = uuid4()
-        want = Want(session.id, session.epoch, token, 1)
+        want = Want(session.id, session.epoch, uuid4(), 1)
         try:
             claimed = await self._reserving(
                 lane,
-                {token: (session, 1)},
-                [want],
+                [(session, want)],
                 claiming.claim_suspect(self._database, self._replica, lane.queue, want),
                 _deliveries,
             )
@@ -317,30 +315,27 @@ class Dispatcher:
         self,
         lane: _Lane,
         takers: Takers,
-        wants: Sequence[Want],
         claim: Awaitable[T],
         deliveries: Callable[[T], Iterable[Delivery]],
     ) -> T:
         """Runs a claim and hands over what it took, its `deliveries`; the credits are taken as long as it runs."""
-        for session, count in takers.values():
-            session.reserved += count
+        for session, want in takers:
+            session.reserved += want.count
         try:
             claimed = await claim
         except BaseException:
             # Whether it was committed is not known: whatever it took is given back before the lane claims again.
-            self._doubtful[lane.queue] |= {want.token: want.session_id for want in wants}
+            self._doubtful[lane.queue] |= {want.token: want.session_id for _, want in takers}
             lane.wake(from_start=True)
             raise
         finally:
-            for want in wants:
-                session, count = takers[want.token]
+            for session, want in takers:
                 if session.epoch == want.epoch:
-                    session.reserved -= count
+                    session.reserved -= want.count
         groups: dict[bytes, list[Delivery]] = defaultdict(list)
         for delivery in deliveries(claimed):
             groups[delivery.handle.token_bytes].append(delivery)
-        for want in wants:
-            session, _ = takers[want.token]
+        for session, want in takers:
             group = groups.get(want.token.bytes)
             if not group:
                 continue
@@ -369,10 +364,6 @@ class Dispatcher:
         del self._doubtful[lane.queue]
         lane.wake(from_start=True)
         return True
-
-
-def _wants(takers: Takers) -> list[Want]:
-    return [Want(session.id, session.epoch, token, count) for token, (session, count) in takers.items()]
 
 
 def _deliveries(claimed: Sequence[Claimed]) -> Iterable[Delivery]:

@@ -21,12 +21,16 @@ CLAIM_SIZE = 200
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A session's part in a claim: the token its group will have, and how many jobs it may take, at most CLAIM_SIZE."""
+    """A session's part in a claim: the token its group will have, and how many jobs it may take, at most CLAIM_SIZE.
+
+    `before`: how many the session takes by other tokens first, where it may have several.
+    """
 
     session_id: UUID
     epoch: int
     token: UUID
     count: int
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ async def hand_over(
     """
     unique = _first_of_each_id(jobs)
     params = _rows(queue, unique.values()) | claim_params(replica, queue.name, wants, spans)
+    params["befores"] = arrays.int4s(want.before for want in wants)
     async with database.connection() as connection:
         row, taken_back = await _store(database, connection, "hand_over", params, queue, unique.values())
         results = await _results(database, connection, queue, jobs, unique, set(row.ids) - taken_back)

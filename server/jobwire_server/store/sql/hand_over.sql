@@ -1,11 +1,14 @@
 -- Stores jobs of one queue as `publish` does, none of which waits for a time, and has the first of them claimed in the same breath, as `claim`
 -- does: they never have a ticket. Where tickets wait already, new jobs are behind them, and get tickets too.
 --
+-- A session may have several claims, of which the one with fewer seats `before` it is filled first.
+--
 -- The sessions are locked before the jobs are written, as everywhere. Returns in claim order the ids stored, and of the first so many, which
 -- are claimed, the session's seat: which of `tokens`, and the place in its claim.
 WITH party AS MATERIALIZED (
-    SELECT s.id, s.epoch, s.worker, w.token, w.want, w.place
-    FROM unnest(%(sessions)b::uuid[], %(epochs)b::int8[], %(tokens)b::uuid[], %(wants)b::int4[]) WITH ORDINALITY AS w (id, epoch, token, want, place)
+    SELECT s.id, s.epoch, s.worker, w.token, w.want, w.before, w.place
+    FROM unnest(%(sessions)b::uuid[], %(epochs)b::int8[], %(tokens)b::uuid[], %(wants)b::int4[], %(befores)b::int4[])
+        WITH ORDINALITY AS w (id, epoch, token, want, before, place)
     JOIN jobwire.session s ON s.id = w.id AND s.epoch = w.epoch AND s.owner = %(replica)s
     ORDER BY s.id
     FOR SHARE OF s
@@ -20,8 +23,8 @@ WITH party AS MATERIALIZED (
         ORDER BY r.rank, r.seq LIMIT 1
     ) t LIMIT 1
 ), seat AS MATERIALIZED (
-    SELECT count(*) AS count, array_agg(place ORDER BY turn, place) AS members, array_agg(turn ORDER BY turn, place) AS turns
-    FROM (SELECT row_number() OVER (ORDER BY place) AS place, want FROM party) p CROSS JOIN LATERAL generate_series(1, want) AS turn
+    SELECT count(*) AS count, array_agg(place ORDER BY before + turn, place) AS members, array_agg(turn ORDER BY before + turn, place) AS turns
+    FROM (SELECT row_number() OVER (ORDER BY place) AS place, want, before FROM party) p CROSS JOIN LATERAL generate_series(1, want) AS turn
     WHERE NOT EXISTS (SELECT FROM overtaken)
 ), input AS MATERIALIZED (
     SELECT i.*, nextval('jobwire.job_seq') AS seq
