@@ -12,9 +12,9 @@ import pytest
 from jobwire_server.broker import dispatcher
 from jobwire_server.broker.broker import Broker
 from jobwire_server.domain.errors import DatabaseUnavailable
-from jobwire_server.domain.jobs import AckStatus, JobState, NewJob
+from jobwire_server.domain.jobs import AckItem, AckStatus, Complete, JobState, NewJob
 from jobwire_server.domain.queues import Queue
-from jobwire_server.store import claiming, publishing, queues, settling
+from jobwire_server.store import archive, claiming, publishing, queues, settling
 from jobwire_server.store import sessions as store
 from jobwire_server.store.claiming import CLAIM_SIZE, EVERYTHING, Want
 from jobwire_server.store.database import Database
@@ -35,10 +35,10 @@ def no_claims(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(dispatcher.claiming, "claim", claim)
 
 
-async def quiet(broker: Broker) -> None:
-    """The lane has looked, and found nothing."""
+async def quiet(broker: Broker, sessions: int = 1) -> None:
+    """The lane has looked for so many sessions, and found nothing."""
     lane = broker._dispatcher._lanes["work"]
-    await until(lambda: not lane.hopeful and not lane.claiming)
+    await until(lambda: len(lane.sessions) == sessions and not lane.hopeful and not lane.claiming)
 
 
 async def session(database: Database, credits: int = 10) -> UUID:
@@ -92,7 +92,7 @@ async def test_one_session_takes_several_claims_at_once(broker: Broker, no_claim
 async def test_sessions_have_equal_parts(broker: Broker, no_claims: Callable[[], None]) -> None:
     terms = subscription(credits=300)
     async with Worker(broker, terms) as one, Worker(broker, terms) as other:
-        await quiet(broker)
+        await quiet(broker, sessions=2)
         no_claims()
         ids = await publish(broker, 500)
         parts = [[each.handle.job_id for each in await worker.receive(250)] for worker in (one, other)]
@@ -126,6 +126,29 @@ async def test_a_session_that_went_on_elsewhere_gets_nothing(database: Database,
     outcome = await publishing.hand_over(database, replica, QUEUE, jobs(3), [want], EVERYTHING)
     assert (outcome.created, len(outcome.claimed)) == (3, 0)
     assert await tickets(database) == 3
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_finished_job_is_not_claimed_again(database: Database, others: int) -> None:
+    """Its row and its lease are taken back in the transaction that made them."""
+    session_id = await session(database)
+    [known, *new] = batch = jobs(1 + others)
+    for again in (False, True):
+        token = uuid4()
+        given = batch if again else [known]
+        outcome = await publishing.hand_over(
+            database, REPLICA, QUEUE, given, [Want(session_id, 1, token, 10)], EVERYTHING
+        )
+        named = [job.handle for job in outcome.claimed]
+        assert [handle.job_id for handle in named] == [job.id for job in (new if again else [known])]
+        async with database.connection() as connection:
+            cursor = await connection.execute(
+                f'SELECT u FROM "{database.schema}".claim, unnest(ids) u WHERE token = %s'.encode(), [token]
+            )
+            rows = [row[0] for row in await cursor.fetchall()]
+        assert rows == ([None, *(job.id for job in new)] if again and new else [] if again else [known.id])
+        await settling.settle(database, [AckItem(handle, Complete(None)) for handle in named])
+        await archive.make_days_ahead(database)
 
 
 async def test_a_job_is_handed_over_once(broker: Broker) -> None:

@@ -70,7 +70,7 @@ async def hand_over(
     params = _rows(queue, unique.values()) | claim_params(replica, queue.name, wants, spans)
     params["befores"] = arrays.int4s(want.before for want in wants)
     async with database.connection() as connection:
-        row, taken_back = await _store(database, connection, "hand_over", params, queue, unique.values())
+        row, taken_back = await _store(database, connection, "hand_over", params, queue, unique.values(), wants)
         results = await _results(database, connection, queue, jobs, unique, set(row.ids) - taken_back)
     claimed = []
     for job_id, member, place in zip(row.ids, row.members or (), row.turns or (), strict=False):
@@ -120,13 +120,19 @@ async def _store(
     params: Mapping[str, Any],
     queue: Queue,
     jobs: Iterable[NewJob],
+    wants: Sequence[Want] = (),
 ) -> tuple[Row, set[UUID]]:
     """Runs the statement that stores; returns its row, and the ids that were known after all."""
     repeatable = [job.id for job in jobs if job.client_id]
     if not repeatable:
         [row] = await database.run(connection, statement, params)
         return row, set()
-    lookup = {"queue": queue.name, "ids": arrays.uuids(repeatable), "hours": DEDUPLICATION_HOURS}
+    lookup = {
+        "queue": queue.name,
+        "ids": arrays.uuids(repeatable),
+        "tokens": arrays.uuids(want.token for want in wants),
+        "hours": DEDUPLICATION_HOURS,
+    }
     [row], taken_back = await database.together(connection, (statement, params), ("unpublish_known", lookup))
     return row, {known.id for known in taken_back}
 
