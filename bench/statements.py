@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import secrets
@@ -95,9 +96,13 @@ class Store:
 
     @asynccontextmanager
     async def _measured(self, costs: Costs, name: str, jobs: int) -> AsyncIterator[None]:
+        # Not now: a collection takes longer than many calls, and would hit one and the same size in each round.
+        gc.collect()
+        gc.disable()
         before = await self._look()
         yield
         after = await self._look()
+        gc.enable()
         costs[name] = [(new - old) / jobs for old, new in zip(before, after, strict=True)]
 
     async def _look(self) -> list[float]:

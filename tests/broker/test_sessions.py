@@ -590,14 +590,14 @@ async def test_no_deadlock_between_all_that_ends_leases(replica: Replica, postgr
     mark = postgres.log_size()
     here, there = await replica(), await replica()
     for _ in range(6):
-        ids = await publish(here, 60, options=JobOptionsPatch(expire_ms=1_000, retry_delay_ms=0))
-        async with Worker(here, subscription(credits=60, grace_ms=0)) as worker:
-            handles = [d.handle for d in await worker.receive(60)]
+        ids = await publish(here, 200, options=JobOptionsPatch(expire_ms=1_000, retry_delay_ms=0))
+        async with Worker(here, subscription(credits=200, grace_ms=0)) as worker:
+            handles = [d.handle for d in await worker.receive(200)]
             results = await asyncio.gather(
-                worker.ack(*handles[:40]),
-                worker.ack(*reversed(handles[20:]), outcome=Fail("E", "m", ""), at=there),
+                worker.ack(*handles[:150]),
+                worker.ack(*reversed(handles[50:]), outcome=Fail("E", "m", ""), at=there),
                 here.cancel("work", list(reversed(ids))),
-                there.cancel("work", ids[10:50]),
+                there.cancel("work", ids[30:170]),
                 settling.give_back(there._database, [settling.Ending(h, lost=True) for h in reversed(handles)]),
                 upkeep.check_limits(there._database, 0),
                 return_exceptions=True,

@@ -32,7 +32,6 @@ from .support_net import COMPLETED, PATIENCE, Books, End, Line, done, until, wor
 books, line = support_net.books, support_net.line
 
 FINE = End(COMPLETED, 1, 0, 0)
-COMMIT = b"COMMIT"
 QUIET = {"poll_interval": 60, "renew_interval": 60}
 """For those who wait for the first statement of a kind: nothing is looked for that nobody asked for."""
 JOB = "0190d7f0-0000-7000-8000-{:012}"
@@ -72,7 +71,7 @@ async def test_a_commit_whose_answer_is_lost(line: Line, serve: Serve, books: Bo
         [job_id] = await publish(api)
         [delivery] = await worker.receive(1)
         ack = AckRequest(session_id=worker.session_id, items=done(delivery.handle))
-        line.proxy.freeze_answers_on(COMMIT)
+        line.proxy.freeze_answers_on(token_of(delivery.handle))
         acking = asyncio.ensure_future(refused(api.queue.Ack(ack)))
         await until(lambda: books.count("archive"))
         line.proxy.cut()
@@ -84,7 +83,7 @@ async def test_a_commit_whose_answer_is_lost(line: Line, serve: Serve, books: Bo
 
         request = PublishRequest(queue="other", jobs=[JobSpec(id=JOB.format(1), data='"other"')])
         await insisting(lambda: publish(api, queue="other"))
-        line.proxy.freeze_answers_on(COMMIT)
+        line.proxy.freeze_answers_on(UUID(request.jobs[0].id).bytes)
         publishing = asyncio.ensure_future(refused(api.queue.Publish(request)))
         await until(lambda: books.count("live_job") == 2)
         line.proxy.cut()

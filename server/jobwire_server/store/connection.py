@@ -19,9 +19,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from . import arrays
-
-Row = Any
-"""A named tuple whose fields are the statement's columns."""
+from .exchange import Call, Exchange, Row
 
 _SETTLE = """
 WITH place AS MATERIALIZED (
@@ -47,7 +45,7 @@ class NoAnswer(psycopg.OperationalError):
 
 
 class Connection(AsyncConnection[Any]):
-    """A connection in autocommit mode.
+    """A connection in autocommit mode, on which the driver itself prepares nothing.
 
     `settle` comes first; after it, only `run`, `begun` and `together` begin transactions in which the settings hold.
     """
@@ -60,33 +58,53 @@ class Connection(AsyncConnection[Any]):
     waiting, or if the connection stays open and brings nothing any more."""
 
     _settings: Jsonb = Jsonb({})
+    _exchange: Exchange | None = None
+    """None behind a pooler: nothing stays prepared there."""
 
     async def wait(self, *args: Any, **kwargs: Any) -> Any:
         """Waits for the database: every round trip passes here."""
         async with _within(self.patience):
             return await super().wait(*args, **kwargs)
 
+    async def commit(self) -> None:
+        """As the driver's, which would take a turn of the loop even if there is nothing to commit."""
+        if self.info.transaction_status is not TransactionStatus.IDLE:
+            await super().commit()
+
     async def settle(self, settings: Mapping[str, str]) -> None:
         """Finds out what stands between, and has `settings` hold from now on."""
         arrays.register(self)
+        # What the driver prepares it may throw away later together with what others have prepared.
+        self.prepare_threshold = None
         self._settings = Jsonb(settings)
         async with _within(_CONNECT_SECONDS):
             cursor = await self._apply()
             row = await cursor.fetchone()
         assert row is not None
         self.pooled = row.pooled
-        if self.pooled:
-            self.prepare_threshold = None
+        self._exchange = None if self.pooled else Exchange(self)
 
     async def run(self, text: bytes, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Runs a statement, by itself or in the transaction under way, and returns its rows, if it has any."""
-        if self.pooled and self.info.transaction_status is TransactionStatus.IDLE:
-            async with self.pipeline():
+        [rows] = await self.together((text, params or {}))
+        return rows
+
+    async def together(self, *calls: Call) -> list[Sequence[Row]]:
+        """Runs statements in one round trip, each with a snapshot of its own, and returns the rows of each.
+
+        If no transaction is under way, they are one.
+        """
+        # What is sent up to one Sync is one transaction, which needs no BEGIN and no COMMIT.
+        if self._exchange is not None:
+            async with self.lock:
+                rows: list[Sequence[Row]] = await self.wait(self._exchange.run(calls))
+                return rows
+        alone = self.info.transaction_status is TransactionStatus.IDLE
+        async with self.pipeline():
+            if alone:
                 await self._apply()
-                cursor = await self.execute(text, params, binary=True)
-        else:
-            cursor = await self.execute(text, params, binary=True)
-        return await cursor.fetchall() if cursor.description is not None else []
+            cursors = [await self.execute(text, params, binary=True) for text, params in calls]
+        return [await cursor.fetchall() if cursor.description is not None else [] for cursor in cursors]
 
     @contextlib.asynccontextmanager
     async def begun(self) -> AsyncIterator[None]:
@@ -107,18 +125,9 @@ class Connection(AsyncConnection[Any]):
             raise
         await self.execute("COMMIT")
 
-    async def together(self, *calls: tuple[bytes, Mapping[str, Any]]) -> list[Sequence[Row]]:
-        """Runs statements as one transaction, each with a snapshot of its own, in one round trip; the rows of each."""
-        # What is sent up to one Sync is one transaction, which needs no BEGIN and no COMMIT.
-        async with self.pipeline():
-            if self.pooled:
-                await self._apply()
-            cursors = [await self.execute(text, params, binary=True) for text, params in calls]
-        return [await cursor.fetchall() for cursor in cursors]
-
     async def set_local(self, settings: Mapping[str, str]) -> None:
         """Has other settings hold until the end of the transaction under way."""
-        await self.execute(_SET_LOCAL, [Jsonb(settings)], prepare=False)
+        await self.execute(_SET_LOCAL, [Jsonb(settings)])
 
     async def alone(self, text: bytes) -> None:
         """Runs a statement that cannot be part of a transaction.
@@ -130,7 +139,7 @@ class Connection(AsyncConnection[Any]):
 
     async def _apply(self) -> psycopg.AsyncCursor[Any]:
         params = {"pid": self.info.backend_pid, "settings": self._settings}
-        return await self.execute(_SETTLE, params, prepare=False)
+        return await self.execute(_SETTLE, params)
 
 
 @contextlib.asynccontextmanager

@@ -25,7 +25,8 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from jobwire_server.domain.errors import DatabaseUnavailable, LockTimeout
 
-from .connection import Connection, Row
+from .connection import Connection
+from .exchange import Row
 from .statements import load_statements, quoted
 
 __all__ = ["Connection", "Database", "Row", "translated"]
@@ -122,7 +123,7 @@ class Database:
             max_lifetime=3600.0,
             open=False,
             configure=self._configure,
-            kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": namedtuple_row},
+            kwargs={"autocommit": True, "row_factory": namedtuple_row},
             name="jobwire",
         )
         self._planned: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
@@ -183,7 +184,7 @@ class Database:
         now = time.monotonic()
         if now - self._planned.get(connection, 0.0) > _PLANS_SECONDS:
             self._planned[connection] = now
-            await connection.execute("DISCARD PLANS", prepare=False)
+            await connection.execute("DISCARD PLANS")
 
     def _check_pool(self) -> None:
         """After a loss: have the pool throw away its other dead connections, rather than one per failed call."""

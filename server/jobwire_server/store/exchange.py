@@ -1,0 +1,103 @@
+"""Statements and their rows over one connection, below the driver's cursors, whose cost is several times theirs.
+
+What is exchanged at once is one round trip and, outside a transaction, one transaction. Each statement is prepared when
+it is first used, with the types of its parameters. Of no use behind a pooler, where nothing prepared is found again.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import deque, namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.abc import PipelineCommand, PQGen
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.generators import fetch_many, pipeline_communicate
+from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq.abc import PGresult
+
+Row = Any
+"""A named tuple whose fields are the statement's columns."""
+
+Call = tuple[bytes, Mapping[str, Any]]
+"""A statement, with `%(name)s` or, to have it sent in binary whatever it is, `%(name)b` for parameters; and these."""
+
+_PARAMETER = re.compile(rb"%\((\w+)\)([sb])")
+
+
+class Exchange:
+    """The statements of one connection. `run` is for the connection's `wait`, under its lock."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        self._wire = connection.pgconn
+        self._adapters = Transformer(connection)
+        self._prepared: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
+        self._names = 0
+
+    def run(self, calls: Sequence[Call]) -> PQGen[list[Sequence[Row]]]:
+        """Sends the statements and returns the rows of each."""
+        commands: deque[PipelineCommand] = deque()
+        fresh: dict[int, tuple[bytes, tuple[int, ...]]] = {}
+        asked: list[int] = []
+        for text, params in calls:
+            query, names, formats = _parsed(text)
+            values = self._adapters.dump_sequence([params[name] for name in names], formats)
+            types, sent = self._adapters.types or (), self._adapters.formats
+            name = self._prepared.get((text, types))
+            if name is None:
+                name = b"jobwire_%d" % self._names
+                self._names += 1
+                fresh[len(commands)] = text, types
+                self._prepared[text, types] = name
+                commands.append(functools.partial(self._wire.send_prepare, name, query, types))
+            asked.append(len(commands))
+            commands.append(functools.partial(self._wire.send_query_prepared, name, values, sent, Format.BINARY))
+        answers: list[list[PGresult]] = []
+        self._wire.enter_pipeline_mode()
+        try:
+            commands.append(self._wire.pipeline_sync)
+            count = len(commands)
+            answers += yield from pipeline_communicate(self._wire, commands)
+            while len(answers) < count:
+                answers.append((yield from fetch_many(self._wire)))
+        finally:
+            for place, key in fresh.items():
+                if not (place < len(answers) and answers[place][0].status == ExecStatus.COMMAND_OK):
+                    del self._prepared[key]
+            if self._wire.status != ConnStatus.BAD:
+                self._wire.exit_pipeline_mode()
+        for answer in answers:
+            if answer[0].status == ExecStatus.FATAL_ERROR:
+                raise error_from_result(answer[0])
+        return [self._rows(answers[place][0]) for place in asked]
+
+    def _rows(self, result: PGresult) -> Sequence[Row]:
+        if result.status != ExecStatus.TUPLES_OK or not result.ntuples:
+            return []
+        self._adapters.set_pgresult(result, format=Format.BINARY)
+        make = _row_maker(tuple(result.fname(place) for place in range(result.nfields)))
+        return self._adapters.load_rows(0, result.ntuples, make)
+
+
+@functools.cache
+def _parsed(text: bytes) -> tuple[bytes, tuple[str, ...], tuple[PyFormat, ...]]:
+    """A statement with numbered parameters, their names and their formats."""
+    formats: dict[str, PyFormat] = {}
+
+    def number(match: re.Match[bytes]) -> bytes:
+        name = match[1].decode()
+        formats.setdefault(name, PyFormat.BINARY if match[2] == b"b" else PyFormat.AUTO)
+        return b"$%d" % (list(formats).index(name) + 1)
+
+    return _PARAMETER.sub(number, text), tuple(formats), tuple(formats.values())
+
+
+@functools.cache
+def _row_maker(columns: tuple[bytes, ...]) -> Callable[[Sequence[Any]], Row]:
+    named: Any = namedtuple  # noqa: PYI024 - which names is only known here
+    make: Callable[[Sequence[Any]], Row] = named("Row", [name.decode() for name in columns])._make
+    return make
