@@ -5,17 +5,14 @@
 -- walked again). The tickets are locked lazily, as many as are taken and no more; the arrays fence the choice, so the
 -- planner cannot run it twice. Jobs meet seats by number, in arrays, so the cost of a job is the same however many there are.
 WITH party AS MATERIALIZED (
-    SELECT s.id, s.epoch, s.worker, w.token, w.want, w.place
-    FROM unnest(%(sessions)b::uuid[], %(epochs)b::int8[], %(tokens)b::uuid[], %(wants)b::int4[]) WITH ORDINALITY AS w (id, epoch, token, want, place)
+    SELECT w.want, w.place
+    FROM unnest(%(sessions)b::uuid[], %(epochs)b::int8[], %(wants)b::int4[]) WITH ORDINALITY AS w (id, epoch, want, place)
     JOIN jobwire.session s ON s.id = w.id AND s.epoch = w.epoch AND s.owner = %(replica)s
     ORDER BY s.id
     FOR SHARE OF s
-), member AS MATERIALIZED (
-    SELECT array_agg(id ORDER BY place) AS ids, array_agg(epoch ORDER BY place) AS epochs, array_agg(worker ORDER BY place) AS workers,
-        array_agg(token ORDER BY place) AS tokens FROM party
 ), seat AS MATERIALIZED (
-    SELECT count(*) AS count, array_agg(place ORDER BY turn, place) AS members, array_agg(turn ORDER BY turn, place) AS turns
-    FROM (SELECT row_number() OVER (ORDER BY place) AS place, want FROM party) p CROSS JOIN LATERAL generate_series(1, want) AS turn
+    SELECT count(*) AS count, array_agg(place ORDER BY turn, place) AS places, array_agg(turn ORDER BY turn, place) AS turns
+    FROM party CROSS JOIN LATERAL generate_series(1, want) AS turn
 ), head AS MATERIALIZED (
     SELECT ARRAY(
         SELECT t.ctid FROM unnest(%(from_ranks)b::int4[], %(from_seqs)b::int8[], %(to_ranks)b::int4[]) AS span (from_rank, from_seq, to_rank)
@@ -35,12 +32,13 @@ WITH party AS MATERIALIZED (
     FROM taken t CROSS JOIN LATERAL (SELECT k.* FROM jobwire.live_job k WHERE k.queue = t.queue AND k.id = t.id OFFSET 0) j
 ), recorded AS (
     INSERT INTO jobwire.claim (queue, token, session_id, epoch, worker, claimed_at, check_at, ids, attempts)
-    SELECT %(queue)s, m.tokens[d.member], m.ids[d.member], m.epochs[d.member], m.workers[d.member], clock_timestamp(),
-        clock_timestamp() + d.expire_ms * interval '1 millisecond', d.ids, d.attempts
+    SELECT %(queue)s, (%(tokens)b::uuid[])[place], (%(sessions)b::uuid[])[place], (%(epochs)b::int8[])[place],
+        (SELECT s.worker FROM jobwire.session s WHERE s.id = (%(sessions)b::uuid[])[place]),
+        clock_timestamp(), clock_timestamp() + expire_ms * interval '1 millisecond', ids, attempts
     FROM (
-        SELECT s.members[p.n] AS member, min(p.expire_ms) AS expire_ms, array_agg(p.id ORDER BY p.n) AS ids, array_agg(p.attempt ORDER BY p.n) AS attempts
-        FROM picked p CROSS JOIN seat s GROUP BY s.members[p.n]
-    ) d CROSS JOIN member m
+        SELECT s.places[p.n] AS place, min(p.expire_ms) AS expire_ms, array_agg(p.id ORDER BY p.n) AS ids, array_agg(p.attempt ORDER BY p.n) AS attempts
+        FROM picked p CROSS JOIN seat s GROUP BY s.places[p.n]
+    ) dealt
 )
-SELECT m.tokens[s.members[p.n]] AS token, s.turns[p.n] AS place, p.rank, p.seq, p.id, p.data, p.headers, p.attempt, p.retry_count, p.retry_limit, p.created_at, p.expire_ms
-FROM picked p CROSS JOIN seat s CROSS JOIN member m ORDER BY p.rank, p.seq
+SELECT (%(tokens)b::uuid[])[s.places[p.n]] AS token, s.turns[p.n] AS place, p.rank, p.seq, p.id, p.data, p.headers, p.attempt, p.retry_count, p.retry_limit, p.created_at, p.expire_ms
+FROM picked p CROSS JOIN seat s ORDER BY p.rank, p.seq
