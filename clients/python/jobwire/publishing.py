@@ -11,7 +11,7 @@ import asyncio
 import copy
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jobwire.connection import Connection
@@ -26,27 +26,28 @@ log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes over one connection; each queue has a lane of its own."""
+    """Publishes over one connection; each queue has a lane of its own. `timeout` is for each job, in seconds."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, timeout: float) -> None:
         self._connection = connection
+        self._timeout = timeout
         self._lanes: dict[str, _Lane] = {}
 
-    async def publish(self, queue: str, spec: JobSpec, timeout: float) -> Published:
-        """Store one job, in one call with its neighbours."""
+    def publish(self, queue: str, spec: JobSpec) -> asyncio.Future[Published]:
+        """Store one job, in one call with its neighbours; the future is done when it is stored or refused."""
         lane = self._lanes.get(queue)
         if lane is None:
-            lane = self._lanes[queue] = _Lane(self._connection, queue, self._lanes)
-        return await lane.publish(spec, timeout)
+            lane = self._lanes[queue] = _Lane(self._connection, queue, self._timeout, self._lanes)
+        return lane.publish(spec)
 
     async def publish_many(
-        self, queue: str, specs: Sequence[JobSpec], timeout: float, on_progress: Callable[[int, int], None] | None
+        self, queue: str, specs: Sequence[JobSpec], on_progress: Callable[[int, int], None] | None
     ) -> list[Published]:
-        """Store many jobs, call by call in their order; `timeout` is for each call."""
+        """Store many jobs, call by call in their order; the timeout is for each call."""
         published: list[Published] = []
         for part in _parts(specs):
             request = PublishRequest(queue=queue, jobs=part)
-            response = await self._connection.call(self._connection.queue.Publish, request, timeout)
+            response = await self._connection.call(self._connection.queue.Publish, request, self._timeout)
             published += map(published_from, response.results)
             if on_progress is not None:
                 on_progress(len(published), len(specs))
@@ -90,34 +91,45 @@ class _Waiting:
 class _Lane:
     """The jobs of one queue that are on their way: one call at a time. It leaves `lanes` when it runs empty."""
 
-    def __init__(self, connection: Connection, queue: str, lanes: dict[str, _Lane]) -> None:
+    def __init__(self, connection: Connection, queue: str, timeout: float, lanes: dict[str, _Lane]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._queue = queue
+        self._timeout = timeout
         self._lanes = lanes
         self._waiting: deque[_Waiting] = deque()
+        # In the order of their deadlines, since all have the same time: one timer stands for all of them.
+        self._unanswered: deque[_Waiting] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
         self._last_error: JobwireError | None = None
         # After a refused group: how many of its members are not cleared yet, and how many go out at once until then.
         self._suspects = 0
         self._most = MAX_CALL_ITEMS
 
-    async def publish(self, spec: JobSpec, timeout: float) -> Published:
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(spec, _size_in_call(spec), loop.time() + timeout, loop.create_future())
+    def publish(self, spec: JobSpec) -> asyncio.Future[Published]:
+        loop = self._loop
+        waiting = _Waiting(spec, _size_in_call(spec), loop.time() + self._timeout, loop.create_future())
         self._waiting.append(waiting)
+        self._unanswered.append(waiting)
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send(), name=f"jobwire publish {self._queue}")
-        try:
-            async with asyncio.timeout_at(waiting.deadline):
-                return await waiting.answer
-        except TimeoutError:
-            # What kept failing says more than that time is up.
-            if self._last_error is not None:
-                raise copy.copy(self._last_error) from None
-            raise DeadlineExceeded(
-                f"no answer from Jobwire at {self._connection.target} within {timeout:g} s; the job may be stored, "
-                "and publishing it again with the same id is safe"
-            ) from None
+            self._sender = loop.create_task(self._send(), name=f"jobwire publish {self._queue}")
+        if self._timer is None:
+            self._timer = loop.call_at(waiting.deadline, self._time_is_up)
+        return waiting.answer
+
+    def _time_is_up(self) -> None:
+        """Answer those whose time is over; what they published may still be stored."""
+        now = self._loop.time()
+        while self._unanswered and (self._unanswered[0].deadline <= now or self._unanswered[0].answer.done()):
+            self._fail([self._unanswered.popleft()], self._last_error or self._no_answer())
+        self._timer = self._loop.call_at(self._unanswered[0].deadline, self._time_is_up) if self._unanswered else None
+
+    def _no_answer(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"no answer from Jobwire at {self._connection.target} within {self._timeout:g} s; the job may be stored, "
+            "and publishing it again with the same id is safe"
+        )
 
     async def idle(self) -> None:
         if self._sender is not None:
@@ -133,8 +145,14 @@ class _Lane:
                 else:
                     self._last_error = error
                     await asyncio.sleep(backoff.pause(error.retry_after))
+        except BaseException as error:
+            # Cancelled together with the loop, or a fault of ours: nobody may wait for ever.
+            self._fail(self._unanswered, error)
+            raise
         finally:
             self._sender = None
+            if self._timer is not None:
+                self._timer.cancel()
             del self._lanes[self._queue]
 
     def _take(self) -> list[_Waiting]:
@@ -153,7 +171,7 @@ class _Lane:
 
     async def _deliver(self, group: list[_Waiting]) -> JobwireError | None:
         """Publish a group and answer its members. Returns the error if the whole group is to be tried again."""
-        remaining = max(waiting.deadline for waiting in group) - asyncio.get_running_loop().time()
+        remaining = group[-1].deadline - self._loop.time()
         request = PublishRequest(queue=self._queue, jobs=[waiting.spec for waiting in group])
         try:
             response = await self._connection.attempt(
@@ -173,21 +191,19 @@ class _Lane:
                 return None
             self._fail(group, error)
             self._suspects = 0
-        except BaseException as error:
-            # Cancelled together with the loop, or a fault of ours: nobody may wait for ever.
-            self._fail([*group, *self._waiting], error)
-            raise
         else:
             for waiting, result in zip(group, response.results, strict=True):
                 if not waiting.answer.done():
                     waiting.answer.set_result(published_from(result))
+            while self._unanswered and self._unanswered[0].answer.done():
+                self._unanswered.popleft()
         self._last_error = None
         self._suspects = max(0, self._suspects - len(group))
         if not self._suspects:
             self._most = MAX_CALL_ITEMS
         return None
 
-    def _fail(self, group: list[_Waiting], error: BaseException) -> None:
+    def _fail(self, group: Iterable[_Waiting], error: BaseException) -> None:
         for waiting in group:
             if not waiting.answer.done():
                 if isinstance(error, asyncio.CancelledError):
