@@ -88,6 +88,22 @@ async def test_what_is_published_during_a_call_goes_out_in_the_next(server: Scri
     ]
 
 
+async def test_who_was_just_answered_goes_along_with_who_waits(server: ScriptedServer, client: Client) -> None:
+    server.answer_publish = hanging = FirstHangs()
+
+    async def twice() -> None:
+        await client.publish("q", "first")
+        await client.publish("q", "second")
+
+    answered = asyncio.create_task(twice())
+    await server.arrived(pb.PublishRequest, 1)
+    waits = asyncio.create_task(client.publish("q", "waits"))
+    await asyncio.sleep(0)
+    hanging.first.set_result(None)
+    await asyncio.gather(answered, waits)
+    assert [[spec.data for spec in call.jobs] for call in server.publishes] == [['"first"'], ['"waits"', '"second"']]
+
+
 @pytest.mark.parametrize("bad", [{0}, {30}, {3, 4, 29}, set(range(31))], ids=str)
 async def test_a_bad_job_harms_no_other(server: ScriptedServer, client: Client, bad: set[int]) -> None:
     stored: list[int] = []

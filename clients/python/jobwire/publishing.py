@@ -106,6 +106,8 @@ class _Lane:
                 error = await self._deliver(group)
                 if error is None:
                     backoff.reset()
+                    # Those who were just answered may have more to publish: it goes along with what waits already.
+                    await asyncio.sleep(0)
                 else:
                     await asyncio.sleep(backoff.pause(error.retry_after))
         except BaseException as error:
