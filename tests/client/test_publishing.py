@@ -190,15 +190,26 @@ async def test_an_error_that_repeating_does_not_help_is_raised_to_all(server: Sc
     assert str(results[0]) == "queue 'q' does not exist: create it first"
 
 
+async def never(_: pb.PublishRequest) -> pb.PublishResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 async def test_no_answer_within_the_timeout(server: ScriptedServer) -> None:
-    server.answer_publish = FirstHangs()
+    server.answer_publish = never
     async with Client(server.address, timeout=0.1) as client:
         with pytest.raises(DeadlineExceeded, match="same id is safe"):
             await client.publish("q", 1)
 
 
 async def test_each_publish_has_a_time_of_its_own(server: ScriptedServer) -> None:
-    server.answer_publish = hanging = FirstHangs()
+    gate = asyncio.Event()
+
+    async def answer(request: pb.PublishRequest) -> pb.PublishResponse:
+        await gate.wait()
+        return all_stored(request)
+
+    server.answer_publish = answer
     async with Client(server.address, timeout=1.0) as client:
         first = asyncio.create_task(client.publish("q", 1))
         await asyncio.sleep(0.6)
@@ -206,7 +217,7 @@ async def test_each_publish_has_a_time_of_its_own(server: ScriptedServer) -> Non
         with pytest.raises(DeadlineExceeded):
             await first
         assert not second.done()
-        hanging.first.set_result(None)
+        gate.set()
         assert (await second).created
         # Nothing is left of the time that is over.
         assert (await client.publish("q", 3)).created

@@ -123,12 +123,16 @@ async def test_an_answer_that_makes_no_sense_leaves_nobody_waiting(server: Scrip
     assert (await asyncio.to_thread(client.publish, "q", 2)).created
 
 
+async def never(_: pb.PublishRequest) -> pb.PublishResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 async def test_no_answer_within_the_timeout(server: ScriptedServer) -> None:
-    server.answer_publish = hanging = FirstHangs()
+    server.answer_publish = never
     client = Client(server.address, timeout=0.2)
     with pytest.raises(DeadlineExceeded, match="same id is safe"):
         await asyncio.to_thread(client.publish, "q", 1)
-    hanging.first.set_result(None)
     await asyncio.to_thread(client.close)
 
 

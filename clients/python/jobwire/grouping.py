@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from jobwire.convert import published_from
-from jobwire.errors import InvalidArgument, JobwireError, QueueFull, ResourceExhausted
+from jobwire.errors import DeadlineExceeded, InvalidArgument, JobwireError, QueueFull, ResourceExhausted
 from jobwire.model import Published
 from jobwire.retrying import worth_repeating
 from jobwire.v1.queue_service_pb2 import JobSpec, PublishResponse
@@ -56,7 +56,7 @@ class Grouping:
 
     def __init__(self) -> None:
         self.last_error: JobwireError | None = None
-        """What the last call failed with; it says more than that somebody's time is up."""
+        """What the last call failed with, if that says more than that somebody's time is up."""
         self._waiting: deque[Waiting] = deque()
         # After a refused group: how many of its members are not cleared yet, and how many go out at once until then.
         self._suspects = 0
@@ -91,7 +91,8 @@ class Grouping:
         """The call of a group failed: answer its members, or put them back. Returns whether to pause first."""
         if worth_repeating(error):
             self._waiting.extendleft(reversed(group))
-            self.last_error = error
+            if not isinstance(error, DeadlineExceeded):
+                self.last_error = error
             if isinstance(error, QueueFull):
                 # There may be room for fewer.
                 self._most = max(1, len(group) // 2)
