@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -312,3 +314,31 @@ def test_registrations_that_make_no_sense_are_refused() -> None:
     worker.handler("a")(asynchronous)
     with pytest.raises(ValueError, match="has a handler already"):
         worker.handler("a")
+
+
+async def test_a_delivered_job_is_like_one_made_by_hand(server: ScriptedServer, working: Working) -> None:
+    seen: list[Job] = []
+
+    async def handle(job: Job) -> None:
+        job.data["seen"] = True  # what was decoded once stays
+        seen.append(job)
+
+    async with working(handle):
+        stream = await server.opened()
+        await stream.deliver(delivery("a", '{"n": 1}', headers={"h": "1"}, priority=3, retry_count=1))
+        await server.settled("a")
+    (job,) = seen
+    by_hand = Job(
+        data={"n": 1, "seen": True},
+        queue="q",
+        id="job-of-a",
+        headers={"h": "1"},
+        priority=3,
+        retry_count=1,
+        retry_limit=2,
+        created_at=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    assert repr(job) == repr(by_hand)
+    assert dataclasses.replace(job, attempt=2).attempt == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job.data = None  # type: ignore[misc]

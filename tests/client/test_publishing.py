@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobwire import Client, DeadlineExceeded, InvalidArgument, JobOptions, NewJob, NotFound, Unavailable
-from jobwire.publishing import _parts
+from jobwire.grouping import parts
 from jobwire.v1 import queue_service_pb2 as pb
 from jobwire.wire import MAX_CALL_BYTES
 from tests.client.scripted_server import CUT, RefusalError, ScriptedServer, all_stored
@@ -86,6 +86,22 @@ async def test_what_is_published_during_a_call_goes_out_in_the_next(server: Scri
     assert [result.job_id for result in results] == [
         spec.id for call in server.publishes if call.queue == "q" for spec in call.jobs
     ]
+
+
+async def test_who_was_just_answered_goes_along_with_who_waits(server: ScriptedServer, client: Client) -> None:
+    server.answer_publish = hanging = FirstHangs()
+
+    async def twice() -> None:
+        await client.publish("q", "first")
+        await client.publish("q", "second")
+
+    answered = asyncio.create_task(twice())
+    await server.arrived(pb.PublishRequest, 1)
+    waits = asyncio.create_task(client.publish("q", "waits"))
+    await asyncio.sleep(0)
+    hanging.first.set_result(None)
+    await asyncio.gather(answered, waits)
+    assert [[spec.data for spec in call.jobs] for call in server.publishes] == [['"first"'], ['"waits"', '"second"']]
 
 
 @pytest.mark.parametrize("bad", [{0}, {30}, {3, 4, 29}, set(range(31))], ids=str)
@@ -174,11 +190,37 @@ async def test_an_error_that_repeating_does_not_help_is_raised_to_all(server: Sc
     assert str(results[0]) == "queue 'q' does not exist: create it first"
 
 
+async def never(_: pb.PublishRequest) -> pb.PublishResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 async def test_no_answer_within_the_timeout(server: ScriptedServer) -> None:
-    server.answer_publish = FirstHangs()
+    server.answer_publish = never
     async with Client(server.address, timeout=0.1) as client:
         with pytest.raises(DeadlineExceeded, match="same id is safe"):
             await client.publish("q", 1)
+
+
+async def test_each_publish_has_a_time_of_its_own(server: ScriptedServer) -> None:
+    gate = asyncio.Event()
+
+    async def answer(request: pb.PublishRequest) -> pb.PublishResponse:
+        await gate.wait()
+        return all_stored(request)
+
+    server.answer_publish = answer
+    async with Client(server.address, timeout=1.0) as client:
+        first = asyncio.create_task(client.publish("q", 1))
+        await asyncio.sleep(0.6)
+        second = asyncio.create_task(client.publish("q", 2))
+        with pytest.raises(DeadlineExceeded):
+            await first
+        assert not second.done()
+        gate.set()
+        assert (await second).created
+        # Nothing is left of the time that is over.
+        assert (await client.publish("q", 3)).created
 
 
 async def test_nobody_there_names_the_address_and_what_to_look_at(server: ScriptedServer) -> None:
@@ -221,11 +263,11 @@ async def test_publishing_the_same_jobs_again_sends_the_same_ids(server: Scripte
 @given(sizes=st.lists(st.integers(0, 512 * 1024), max_size=40))
 def test_parts_keep_order_and_fit(sizes: list[int]) -> None:
     specs = [pb.JobSpec(data="x" * size) for size in sizes]
-    parts = list(_parts(specs))
-    assert [spec for part in parts for spec in part] == specs
-    assert all(0 < pb.PublishRequest(queue="q" * 63, jobs=part).ByteSize() <= MAX_CALL_BYTES + 4096 for part in parts)
+    calls = list(parts(specs))
+    assert [spec for part in calls for spec in part] == specs
+    assert all(0 < pb.PublishRequest(queue="q" * 63, jobs=part).ByteSize() <= MAX_CALL_BYTES + 4096 for part in calls)
     # No part could have taken the next job too.
-    for part, following in pairwise(parts):
+    for part, following in pairwise(calls):
         assert sum(spec.ByteSize() + 5 for spec in [*part, following[0]]) > MAX_CALL_BYTES
 
 

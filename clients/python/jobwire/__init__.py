@@ -33,7 +33,7 @@ if __name__ == "__main__":
     worker.run_forever()                  # until SIGTERM or Ctrl-C; running jobs are finished or given back
 ```
 
-In a script: `jobwire.sync.publish("127.0.0.1:50051", "mail", {"to": "a@example.org"})`.
+In a synchronous program, from any thread: `with jobwire.sync.Client("127.0.0.1:50051") as client: client.publish(…)`.
 
 Jobs run at least once: after a lost connection a job may run again, so handlers are idempotent. Everything logs to
 the standard library's loggers under `jobwire`.

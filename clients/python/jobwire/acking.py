@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
 
 from jobwire.connection import Connection
 from jobwire.convert import progress_message
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _LOCKED_PAUSE = 3.0
 """A locked statement is said again after up to so many seconds more than the server asks for."""
+
+_ANSWERS_THAT_COUNT = (pb.ACK_STATUS_APPLIED, pb.ACK_STATUS_ALREADY_APPLIED)
 
 _ANSWERS_THAT_STOP = {
     pb.ACK_STATUS_LEASE_LOST: StopReason.LEASE_LOST,
@@ -81,6 +84,9 @@ class Acker:
         on_stop: Callable[[str, StopReason], None],
         on_lost: Callable[[str], None],
     ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        """The thread in which the loop runs; only there may the methods be called."""
         self._connection = connection
         self._standing = standing
         self._credits_wanted = credits_wanted
@@ -109,7 +115,7 @@ class Acker:
         self, handle: str, *, progress: Progress | None = None, expire_in: float | None = None
     ) -> asyncio.Future[None]:
         """Report that a delivery still runs. The future is done when that is answered, or of no interest any more."""
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self.loop.create_future()
         if handle in self._settlings:
             waiter.set_result(None)
             return waiter
@@ -183,17 +189,17 @@ class Acker:
                 log.debug("Ack not answered, again in %.1f s: %s", pause, error)
                 await set_within(self._retry_now, pause)
 
-    def _gathered(self) -> list[pb.AckItem]:
-        """What goes into the next call. It is not taken away here: only an answer does that.
+    def _gathered(self) -> dict[str, pb.AckItem]:
+        """What goes into the next call, by handle. It is not taken away here: only an answer does that.
 
         Locked statements go alone, and in turn with what the others have to say.
         """
-        now = asyncio.get_running_loop().time()
+        now = self.loop.time()
         due = next((handle for handle, when in self._locked.items() if when <= now), None)
         group = self._group()
         if due is not None and (self._turn_of_locked or not group):
             self._turn_of_locked = False
-            return [self._item(due)]
+            return {due: self._item(due)}
         self._turn_of_locked = True
         return group
 
@@ -201,82 +207,85 @@ class Acker:
         outcome = self._settlings.get(handle)
         return self._extensions[handle].item if outcome is None else ack_item(handle, outcome)
 
-    def _group(self) -> list[pb.AckItem]:
-        items: list[pb.AckItem] = []
+    def _group(self) -> dict[str, pb.AckItem]:
+        items: dict[str, pb.AckItem] = {}
         size = 0
-        said = (handle for said in (self._settlings, self._extensions) for handle in said if handle not in self._locked)
-        for handle in islice(said, MAX_CALL_ITEMS):
+        for handle in chain(self._settlings, self._extensions):
+            if handle in self._locked:
+                continue
             item = self._item(handle)
             size += item.ByteSize() + 5
-            if items and size > MAX_CALL_BYTES:
+            if items and (len(items) == MAX_CALL_ITEMS or size > MAX_CALL_BYTES):
                 break
-            items.append(item)
+            items[handle] = item
         return items
 
     def _credits_due(self) -> bool:
         return bool(self._standing.id) and self._standing.told_credits != self._credits_wanted()
 
-    async def _send(self, items: list[pb.AckItem]) -> JobwireError | None:
+    async def _send(self, items: Mapping[str, pb.AckItem]) -> JobwireError | None:
         """Send statements and take their answers. Returns the error if some of them have to be sent again."""
         standing = self._standing
         session, epoch = standing.id, standing.epoch
-        request = pb.AckRequest(session_id=session, items=items, last_sequence=standing.last_sequence)
+        request = pb.AckRequest(session_id=session, items=items.values(), last_sequence=standing.last_sequence)
         if self._credits_due():
             request.max_in_flight = self._credits_wanted()
-        sent = {item.handle: self._extensions.get(item.handle) for item in items}
+        sent = {handle: extension for handle, extension in self._extensions.items() if handle in items}
         try:
             response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
         except JobwireError as error:
             return await self._sort_out(items, error)
         if request.HasField("max_in_flight") and (session, epoch) == (standing.id, standing.epoch):
             standing.told_credits = request.max_in_flight
-        for item, result in zip(items, response.results, strict=True):
-            self._take_answer(item, result, sent[item.handle])
+        for (handle, item), result in zip(items.items(), response.results, strict=True):
+            if item.HasField("extend"):
+                self._extended(handle, sent.get(handle), result)
+                continue
+            if result.status not in _ANSWERS_THAT_COUNT:
+                self._in_vain(item, result)
+            self._settled(handle)
         self._take_sign(session, response)
         return None
 
-    async def _sort_out(self, items: list[pb.AckItem], error: JobwireError) -> JobwireError | None:
+    async def _sort_out(self, items: Mapping[str, pb.AckItem], error: JobwireError) -> JobwireError | None:
         """Find what a call failed for. Returns the error if all of it has to be sent again."""
         if not isinstance(error, Aborted | InvalidArgument | ResourceExhausted | InternalError):
             return error
         if len(items) > 1:
             # One of them may be bad, or locked: none may suffer for it.
+            all_of_them = list(items.items())
             middle = len(items) // 2
-            return await self._send(items[:middle]) or await self._send(items[middle:])
-        if isinstance(error, Aborted) and items:
-            self._locked_for(items[0].handle, Backoff(_LOCKED_PAUSE).pause(error.retry_after))
-            return None
-        if isinstance(error, InvalidArgument) and items:
-            self._refused(items[0], error)
-            return None
-        for item in items:
+            return await self._send(dict(all_of_them[:middle])) or await self._send(dict(all_of_them[middle:]))
+        for handle, item in items.items():
+            if isinstance(error, Aborted):
+                self._locked_for(handle, Backoff(_LOCKED_PAUSE).pause(error.retry_after))
+                return None
+            if isinstance(error, InvalidArgument):
+                self._refused(item, error)
+                return None
             # Let the others pass.
-            if item.handle in self._settlings:
-                self._settlings[item.handle] = self._settlings.pop(item.handle)
+            if handle in self._settlings:
+                self._settlings[handle] = self._settlings.pop(handle)
         return error
 
     def _locked_for(self, handle: str, pause: float) -> None:
         """Leave a statement out of the next calls; it may have been withdrawn meanwhile."""
         self._locked.pop(handle, None)
         if handle in self._settlings or handle in self._extensions:
-            loop = asyncio.get_running_loop()
-            self._locked[handle] = loop.time() + pause
-            loop.call_later(pause, self._work.set)
+            self._locked[handle] = self.loop.time() + pause
+            self.loop.call_later(pause, self._work.set)
 
-    def _take_answer(self, item: pb.AckItem, result: pb.AckResult, extension: _Extension | None) -> None:
-        handle = item.handle
+    def _in_vain(self, item: pb.AckItem, result: pb.AckResult) -> None:
         kind = item.WhichOneof("outcome")
-        if kind != "extend":
-            if result.status not in (pb.ACK_STATUS_APPLIED, pb.ACK_STATUS_ALREADY_APPLIED):
-                log.log(
-                    logging.DEBUG if kind == "release" else logging.WARNING,
-                    "job %s: its end (%s) does not count: %s",
-                    self._standing.held.get(handle, handle),
-                    kind,
-                    pb.AckStatus.Name(result.status).removeprefix("ACK_STATUS_"),
-                )
-            self._settled(handle)
-            return
+        log.log(
+            logging.DEBUG if kind == "release" else logging.WARNING,
+            "job %s: its end (%s) does not count: %s",
+            self._standing.held.get(item.handle, item.handle),
+            kind,
+            pb.AckStatus.Name(result.status).removeprefix("ACK_STATUS_"),
+        )
+
+    def _extended(self, handle: str, extension: _Extension | None, result: pb.AckResult) -> None:
         if extension is not None:
             extension.answered()
             if self._extensions.get(handle) is extension:

@@ -87,8 +87,7 @@ class Client:
                 same id is safe.
         """
         job = NewJob(data, id, priority, start_after, start_in, headers, options)
-        spec = spec_from(job)
-        return await self._publisher.publish(queue, spec, self._timeout)
+        return await self._publisher.publish(queue, spec_from(job))
 
     async def publish_many(
         self, queue: str, jobs: Iterable[NewJob], *, on_progress: Callable[[int, int], None] | None = None
@@ -107,7 +106,7 @@ class Client:
         Raises: as `publish`; the timeout is for each call.
         """
         specs = [spec_from(job) for job in jobs]
-        return await self._publisher.publish_many(queue, specs, self._timeout, on_progress)
+        return await self._publisher.publish_many(queue, specs, on_progress)
 
     async def get_job(self, job_id: str, queue: str = "") -> JobInfo:
         """Return a job as it is now, live or finished. Without a queue, all are searched, and the newest job counts.
@@ -160,5 +159,5 @@ class Client:
         if self._opened is None:
             # Not earlier: a channel belongs to the loop that runs when it is made.
             connection = Connection(self._target, tls=self._tls)
-            self._opened = connection, Publisher(connection)
+            self._opened = connection, Publisher(connection, self._timeout)
         return self._opened

@@ -51,15 +51,19 @@ def spec_from(job: NewJob) -> queue_service_pb2.JobSpec:
     if job.start_after is not None and job.start_in is not None:
         raise InvalidArgument("start_after and start_in exclude each other: give one", reason="INVALID_ARGUMENT")
     try:
-        return queue_service_pb2.JobSpec(
-            id=job.id or new_job_id(),
-            data=to_json(job.data),
-            priority=job.priority,
-            start_after=None if job.start_after is None else to_timestamp(job.start_after),
-            start_in=None if job.start_in is None else to_duration(job.start_in),
-            headers=_checked_headers(job.headers or {}),
-            options=None if job.options is None else options_message(job.options),
-        )
+        spec = queue_service_pb2.JobSpec(id=job.id or new_job_id(), data=to_json(job.data))
+        # Most jobs say no more than that, and nothing is paid for what they do not say.
+        if job.priority != 0:
+            spec.priority = job.priority
+        if job.start_after is not None:
+            spec.start_after.CopyFrom(to_timestamp(job.start_after))
+        if job.start_in is not None:
+            spec.start_in.CopyFrom(to_duration(job.start_in))
+        if job.headers:
+            spec.headers.update(_checked_headers(job.headers))
+        if job.options is not None:
+            spec.options.CopyFrom(options_message(job.options))
+        return spec
     except TooLargeError as error:
         raise InvalidArgument(f"data: {error}", reason="DATA_TOO_LARGE") from error
     except (ValueError, TypeError) as error:
@@ -76,6 +80,8 @@ def _checked_headers(headers: Mapping[Any, Any]) -> Mapping[str, str]:
 
 def published_from(result: queue_service_pb2.PublishResult) -> Published:
     """What became of one job of a Publish call."""
+    if result.created:
+        return Published(result.job_id, created=True)
     return Published(
         job_id=result.job_id,
         created=result.created,

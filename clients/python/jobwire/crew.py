@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from jobwire.acking import Acker
-from jobwire.outcome import Completed, Failed, Outcome, Released, Stopped, StopReason, raised, settling
+from jobwire.outcome import Completed, Failed, Outcome, Released, Settling, Stopped, StopReason, raised, settling
 from jobwire.reporting import Reporter
 from jobwire.running import Runner
 from jobwire.v1.queue_service_pb2 import Delivery
@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 class _Run:
     """One delivery in the hands of a handler."""
 
-    job_id: str
+    delivery: Delivery
     reporter: Reporter
-    task: asyncio.Task[Outcome]
+    task: asyncio.Task[None] | None = None
+    begun: bool = False
     reason: StopReason | None = None
     dropped: bool = False
 
@@ -35,6 +36,7 @@ class Crew:
     """At most `size` runs at once."""
 
     def __init__(self, size: int, runner: Runner, acker: Acker) -> None:
+        self._loop = asyncio.get_running_loop()
         self._size = size
         self._runner = runner
         self._acker = acker
@@ -56,30 +58,40 @@ class Crew:
         """Whether the handler of a delivery still runs."""
         return handle in self._runs
 
-    def start(self, delivery: Delivery) -> None:
+    def start(self, delivery: Delivery, handle: str, job_id: str) -> None:
         """Run the handler on a delivery."""
-        handle = delivery.handle
-        reporter = Reporter(self._acker, handle)
-        task = asyncio.create_task(self._run(delivery, reporter), name=f"jobwire {delivery.queue} {delivery.job_id}")
-        self._runs[handle] = _Run(delivery.job_id, reporter, task)
-        task.add_done_callback(lambda task: self._ended(handle, task))
+        run = self._runs[handle] = _Run(delivery, Reporter(self._acker, handle))
+        # Reports its own end: a callback of the task would cost half as much as the task itself.
+        run.task = self._loop.create_task(self._see_through(run, handle), name=f"jobwire {job_id}")
 
-    async def _run(self, delivery: Delivery, reporter: Reporter) -> Outcome:
-        if delivery.attempt > 1:
-            # It may be the job that kills its worker, at once: that is counted only when its receipt is known.
-            await self._acker.receipt()
-        return await self._runner.run(delivery, reporter)
+    async def _see_through(self, run: _Run, handle: str) -> None:
+        run.begun = True
+        outcome: Outcome
+        try:
+            if run.reason is not None:
+                outcome = Stopped()
+            else:
+                if run.delivery.attempt > 1:
+                    # It may be the job that kills its worker, at once: that is counted only when its receipt is known.
+                    await self._acker.receipt()
+                outcome = await self._runner.run(run.delivery, run.reporter)
+        except asyncio.CancelledError:
+            # Before the handler began; a runner turns what comes later into an outcome.
+            outcome = Stopped()
+        except BaseException as error:  # noqa: BLE001 - whatever broke, the job gets an end
+            outcome = raised(error, told_to_stop=False)
+        self._ended(handle, run, outcome)
 
     def stop(self, handle: str, reason: StopReason) -> None:
         """Tell a handler to stop. How it ends is reported as ever."""
         run = self._runs.get(handle)
         if run is None or run.reason is not None:
             return
-        log.info("job %s: told to stop (%s)", run.job_id, reason.name.lower())
+        log.info("job %s: told to stop (%s)", run.delivery.job_id, reason.name.lower())
         run.reason = reason
         run.reporter.cancelled = True
         if self._runner.cancels_tasks:
-            run.task.cancel()
+            self._cancel(run)
 
     def stop_all(self, reason: StopReason) -> None:
         """Tell all handlers to stop."""
@@ -103,13 +115,13 @@ class Crew:
     def abandon(self) -> None:
         """Give back what did not stop in time, though its handler may still run, and wait no longer."""
         for handle, run in list(self._runs.items()):
-            log.warning("job %s: its handler did not stop in time; the job is given back", run.job_id)
+            log.warning("job %s: its handler did not stop in time; the job is given back", run.delivery.job_id)
             if not run.dropped:
                 run.dropped = True
                 self._dropped += 1
                 self._acker.settle(handle, Released())
             run.reporter.cancelled = True
-            run.task.cancel()
+            self._cancel(run)
 
     async def idle(self) -> None:
         """Wait until nothing runs."""
@@ -124,33 +136,32 @@ class Crew:
             self._one_ended.clear()
             await self._one_ended.wait()
 
-    def _ended(self, handle: str, task: asyncio.Task[Outcome]) -> None:
-        run = self._runs.pop(handle)
+    @staticmethod
+    def _cancel(run: _Run) -> None:
+        # A task that is cancelled before its first step would never report an end.
+        if run.begun and run.task is not None:
+            run.task.cancel()
+
+    def _ended(self, handle: str, run: _Run, outcome: Outcome) -> None:
+        del self._runs[handle]
         run.reporter.close()
         if run.dropped:
             self._dropped -= 1
             self._acker.look_again()
         else:
-            outcome = settling(_result(task), run.reason)
-            _tell(run.job_id, outcome)
-            self._acker.settle(handle, outcome)
+            said = settling(outcome, run.reason)
+            _tell(run.delivery, said)
+            self._acker.settle(handle, said)
         self._one_ended.set()
 
 
-def _result(task: asyncio.Task[Outcome]) -> Outcome:
-    if task.cancelled():
-        # Before its first step; a runner turns what comes later into an outcome.
-        return Stopped()
-    error = task.exception()
-    return raised(error, told_to_stop=False) if error is not None else task.result()
-
-
-def _tell(job_id: str, outcome: Completed | Failed | Released) -> None:
+def _tell(delivery: Delivery, outcome: Settling) -> None:
     match outcome:
         case Completed():
-            log.debug("job %s: completed", job_id)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("job %s: completed", delivery.job_id)
         case Released():
-            log.info("job %s: given back", job_id)
+            log.info("job %s: given back", delivery.job_id)
         case Failed(type_, message, trace, permanent):
             how = "failed for good" if permanent else "failed"
-            log.warning("job %s: %s: %s: %s%s", job_id, how, type_, message, f"\n{trace}".rstrip())
+            log.warning("job %s: %s: %s: %s%s", delivery.job_id, how, type_, message, f"\n{trace}".rstrip())

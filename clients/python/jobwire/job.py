@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -113,18 +113,45 @@ class Job:
             raise JobCancelled
 
 
+class _Decoded:
+    """A field of a delivered job, decoded when a handler first looks at it: most handlers look at one or two."""
+
+    def __init__(self, decode: Callable[[Delivery], Any]) -> None:
+        self._decode = decode
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, job: _DeliveredJob, owner: type) -> Any:
+        fields = vars(job)
+        value = fields[self._name] = self._decode(fields["delivery"])
+        return value
+
+
+def _decoded(decode: Callable[[Delivery], Any]) -> Any:
+    """A _Decoded in the place of the field's value."""
+    return _Decoded(decode)
+
+
+class _DeliveredJob(Job):
+    """A Job whose fields are read from its delivery on demand; what was read stays, as in any other Job."""
+
+    __qualname__ = "Job"  # what its repr begins with
+
+    data = _decoded(lambda delivery: from_json(delivery.data))
+    queue = _decoded(lambda delivery: delivery.queue)
+    id = _decoded(lambda delivery: delivery.job_id)
+    headers = _decoded(lambda delivery: dict(delivery.headers))
+    priority = _decoded(lambda delivery: delivery.priority)
+    attempt = _decoded(lambda delivery: delivery.attempt)
+    retry_count = _decoded(lambda delivery: delivery.retry_count)
+    retry_limit = _decoded(lambda delivery: delivery.retry_limit)
+    created_at = _decoded(lambda delivery: from_timestamp(delivery.create_time))
+    expire_in = _decoded(lambda delivery: from_duration(delivery.expire_in))
+
+
 def job_from(delivery: Delivery, link: Link) -> Job:
     """The job of a delivery."""
-    return Job(
-        data=from_json(delivery.data),
-        queue=delivery.queue,
-        id=delivery.job_id,
-        headers=dict(delivery.headers),
-        priority=delivery.priority,
-        attempt=delivery.attempt,
-        retry_count=delivery.retry_count,
-        retry_limit=delivery.retry_limit,
-        created_at=from_timestamp(delivery.create_time),
-        expire_in=from_duration(delivery.expire_in),
-        link=link,
-    )
+    job = object.__new__(_DeliveredJob)
+    vars(job).update(delivery=delivery, link=link)
+    return job

@@ -135,11 +135,11 @@ class Published:
     """The id under which it is stored."""
     created: bool
     """Whether this call stored it. After a repeated call False is normal: the first one did."""
-    reason: NotCreatedReason
+    reason: NotCreatedReason = NotCreatedReason.NONE
     """Why not, if it did not."""
-    met_job_id: str
+    met_job_id: str = ""
     """The job that was there before; empty if this one was stored."""
-    data_differs: bool
+    data_differs: bool = False
     """Whether the job that was there has another payload: most likely an id used twice by mistake."""
 
 

@@ -16,6 +16,7 @@ from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.v1.queue_service_pb2 import AckItem, Complete, Fail, Release
 from jobwire.wire import clean_text, to_duration, to_json
 
+_NO_OUTPUT = Complete()
 _TRACE_BYTES = 8 * 1024
 
 
@@ -65,6 +66,8 @@ class Stopped:
     """The handler ended because it was told to."""
 
 
+_COMPLETED = Completed("")
+
 Outcome = Completed | Failed | Released | Stopped
 Settling = Completed | Failed | Released
 
@@ -72,7 +75,7 @@ Settling = Completed | Failed | Released
 def completed(result: Any) -> Completed | Failed:
     """The outcome of a handler that returned `result`."""
     if result is None:
-        return Completed("")
+        return _COMPLETED
     try:
         return Completed(to_json(result))
     except ValueError as error:
@@ -104,6 +107,8 @@ def raised(error: BaseException, *, told_to_stop: bool) -> Outcome:
 
 def settling(outcome: Outcome, reason: StopReason | None) -> Settling:
     """What to report of a run that was told to stop for `reason`, if it was."""
+    if isinstance(outcome, Completed):
+        return outcome
     if isinstance(outcome, Stopped):
         if reason is StopReason.EXPIRED:
             return Failed("EXPIRED", "the run took longer than its time limit; expire_in sets it, Job.extend moves it")
@@ -119,7 +124,7 @@ def ack_item(handle: str, outcome: Settling) -> AckItem:
     """The statement that settles a delivery."""
     match outcome:
         case Completed(output):
-            return AckItem(handle=handle, complete=Complete(output=output))
+            return AckItem(handle=handle, complete=Complete(output=output) if output else _NO_OUTPUT)
         case Failed(type_, message, trace, permanent, retry_in):
             return AckItem(
                 handle=handle,

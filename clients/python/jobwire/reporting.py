@@ -21,17 +21,17 @@ INTERVAL = 0.2
 class Reporter:
     """The Link of a handler that runs in this process. Made in the event loop, used from any thread."""
 
+    # What most runs never change, so it costs them nothing.
+    cancelled = False
+    _latest: Progress | None = None
+    _scheduled = False
+    _next_at = 0.0
+    _timer: asyncio.TimerHandle | None = None
+    _closed = False
+
     def __init__(self, acker: Acker, handle: str) -> None:
-        self.cancelled = False
         self._acker = acker
         self._handle = handle
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._latest: Progress | None = None
-        self._scheduled = False
-        self._next_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
 
     def report(self, progress: Progress) -> None:
         """Take the latest word. Costs next to nothing while an earlier one waits to be sent."""
@@ -42,7 +42,7 @@ class Reporter:
 
     def extend(self, seconds: float) -> Awaitable[None]:
         """Ask for a new time limit at once."""
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self._acker.thread:
             return self._extend(seconds)
         self._in_loop(self._extend, seconds)
         return Done()
@@ -58,19 +58,19 @@ class Reporter:
 
     def _in_loop(self, function: object, *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+            self._acker.loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
         except RuntimeError:
             # The loop is closed: this is a thread that outlived its worker.
             self._closed = True
 
     def _due(self) -> None:
         if not self._closed:
-            self._timer = self._loop.call_at(max(self._next_at, self._loop.time()), self._send)
+            self._timer = self._acker.loop.call_at(max(self._next_at, self._acker.loop.time()), self._send)
 
     def _send(self) -> None:
         # In this order: a word that comes after it is read finds nothing scheduled, and schedules anew.
         self._scheduled = False
         progress, self._latest = self._latest, None
         if progress is not None and not self._closed:
-            self._next_at = self._loop.time() + INTERVAL
+            self._next_at = self._acker.loop.time() + INTERVAL
             self._acker.extend(self._handle, progress=progress)

@@ -151,7 +151,7 @@ class Session:
             case "deliveries":
                 self._backoff.reset()
                 for delivery in event.deliveries.deliveries:
-                    self._delivered(delivery)
+                    self._delivered(delivery, delivery.handle, delivery.job_id)
             case "cancellation":
                 self._crew.stop(event.cancellation.handle, stop_reason(event.cancellation.reason))
             case "heartbeat":
@@ -192,14 +192,14 @@ class Session:
         self._crew.drop(opened.lost)
         self._acker.look_again()
 
-    def _delivered(self, delivery: pb.Delivery) -> None:
-        if delivery.handle in self._standing.held:
+    def _delivered(self, delivery: pb.Delivery, handle: str, job_id: str) -> None:
+        if handle in self._standing.held:
             return
-        self._standing.held[delivery.handle] = delivery.job_id
+        self._standing.held[handle] = job_id
         if self._quiet or self._crew.full:
-            self._acker.settle(delivery.handle, Released())
+            self._acker.settle(handle, Released())
         else:
-            self._crew.start(delivery)
+            self._crew.start(delivery, handle, job_id)
 
     def _drained(self, draining: pb.Draining) -> float:
         self._standing.draining(from_duration(draining.resume_within))

@@ -1,7 +1,7 @@
-"""Plain functions for scripts and synchronous programs: publish a job, look at one.
+"""For scripts and synchronous programs: publish jobs, look at them. No event loop is needed.
 
-They need no event loop, and may be called from any thread. Each call opens a connection of its own; a program that
-publishes often uses `Client`.
+`Client` keeps one connection, and any number of threads may share it: what they publish at the same time goes out in
+few calls. `publish` and `get_job` open a connection for one call.
 """
 
 # ruff: noqa: A002 - `id` is what everybody calls it
@@ -9,20 +9,115 @@ publishes often uses `Client`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
 
 from jobwire.connection import Request, Response, channel_options
 from jobwire.convert import job_info_from, published_from, spec_from
 from jobwire.errors import error_from_rpc
+from jobwire.grouping import parts
+from jobwire.lanes import Lanes
 from jobwire.model import JobInfo, JobOptions, NewJob, Published
 from jobwire.retrying import Attempts
 from jobwire.v1.queue_service_pb2 import GetJobRequest, PublishRequest
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire.wire import Seconds, in_seconds
+
+
+class Client:
+    """Talks to Jobwire from threads; share one among all of them.
+
+    Use it as `with jobwire.sync.Client("127.0.0.1:50051") as client:`, or call `close` at the end. Every method raises
+    JobwireError. After a fork the child makes a Client of its own.
+
+    Args:
+        target: host and port; `dns:///host:50051` spreads calls over all addresses of the name.
+        tls: credentials, for example `grpc.ssl_channel_credentials()`. None: no encryption.
+        timeout: for each call, in seconds, repetitions and pauses included.
+    """
+
+    def __init__(self, target: str, *, tls: grpc.ChannelCredentials | None = None, timeout: Seconds = 10.0) -> None:
+        self._target = target
+        self._timeout = in_seconds(timeout)
+        options = channel_options()
+        self._channel = (
+            grpc.insecure_channel(target, options=options)
+            if tls is None
+            else grpc.secure_channel(target, tls, options=options)
+        )
+        self._stub = QueueServiceStub(self._channel)
+        self._lanes = Lanes(self._stub.Publish, target, self._timeout)
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let publishes that are on their way finish, and close the connection. Closing twice is fine."""
+        self._closed = True
+        self._lanes.close()
+        self._channel.close()
+
+    def publish(
+        self,
+        queue: str,
+        data: Any,
+        *,
+        id: str | None = None,
+        priority: int = 0,
+        start_after: datetime | None = None,
+        start_in: Seconds | None = None,
+        headers: Mapping[str, str] | None = None,
+        options: JobOptions | None = None,
+    ) -> Published:
+        """Store one job; when this returns, it is on disk.
+
+        What many threads publish to a queue at the same time shares calls, but not fate. See `jobwire.Client.publish`.
+        """
+        self._check_open()
+        job = NewJob(data, id, priority, start_after, start_in, headers, options)
+        return self._lanes.publish(queue, spec_from(job))
+
+    def publish_many(
+        self, queue: str, jobs: Iterable[NewJob], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> list[Published]:
+        """Store many jobs of one queue in their order. See `jobwire.Client.publish_many`."""
+        self._check_open()
+        specs = [spec_from(job) for job in jobs]
+        published: list[Published] = []
+        for part in parts(specs):
+            response = self._call(self._stub.Publish, PublishRequest(queue=queue, jobs=part))
+            published += map(published_from, response.results)
+            if on_progress is not None:
+                on_progress(len(published), len(specs))
+        return published
+
+    def get_job(self, job_id: str, queue: str = "") -> JobInfo:
+        """Return a job as it is now; raises NotFound. Without a queue, all are searched."""
+        self._check_open()
+        return job_info_from(self._call(self._stub.GetJob, GetJobRequest(queue=queue, job_id=job_id)).job)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this Client is closed: make a new one")
+
+    def _call(self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        attempts = Attempts(self._timeout)
+        while True:
+            try:
+                return method(request, timeout=attempts.timeout())
+            except grpc.RpcError as failure:
+                error = error_from_rpc(failure, self._target)
+            time.sleep(attempts.pause_after(error))
 
 
 def publish(  # noqa: PLR0913 - a job has as many sides
@@ -39,12 +134,13 @@ def publish(  # noqa: PLR0913 - a job has as many sides
     tls: grpc.ChannelCredentials | None = None,
     timeout: Seconds = 10.0,
 ) -> Published:
-    """Store one job at `target` (host and port); when this returns, it is on disk. See `Client.publish`."""
+    """Store one job at `target` (host and port); when this returns, it is on disk. See `Client.publish`.
+
+    Opens a connection for this call; a program that publishes often uses a `Client`.
+    """
     job = NewJob(data, id, priority, start_after, start_in, headers, options)
-    request = PublishRequest(queue=queue, jobs=[spec_from(job)])
-    with _channel(target, tls) as channel:
-        response = _call(QueueServiceStub(channel).Publish, request, target, in_seconds(timeout))
-    return published_from(response.results[0])
+    with Client(target, tls=tls, timeout=timeout) as client:
+        return client.publish_many(queue, [job])[0]
 
 
 def get_job(
@@ -56,26 +152,5 @@ def get_job(
     timeout: Seconds = 10.0,
 ) -> JobInfo:
     """Return a job as it is now; raises NotFound. Without a queue, all are searched. See `Client.get_job`."""
-    request = GetJobRequest(queue=queue, job_id=job_id)
-    with _channel(target, tls) as channel:
-        response = _call(QueueServiceStub(channel).GetJob, request, target, in_seconds(timeout))
-    return job_info_from(response.job)
-
-
-def _channel(target: str, tls: grpc.ChannelCredentials | None) -> grpc.Channel:
-    options = channel_options()
-    if tls is None:
-        return grpc.insecure_channel(target, options=options)
-    return grpc.secure_channel(target, tls, options=options)
-
-
-def _call(
-    method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, target: str, timeout: float
-) -> Response:
-    attempts = Attempts(timeout)
-    while True:
-        try:
-            return method(request, timeout=attempts.timeout())
-        except grpc.RpcError as failure:
-            error = error_from_rpc(failure, target)
-        time.sleep(attempts.pause_after(error))
+    with Client(target, tls=tls, timeout=timeout) as client:
+        return client.get_job(job_id, queue)

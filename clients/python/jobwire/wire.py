@@ -30,6 +30,10 @@ class TooLargeError(ValueError):
     """A payload or an output is larger than any queue allows."""
 
 
+# Made once: `json.dumps` with options of its own makes an encoder for each call.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def new_job_id() -> str:
     """Return a new UUID of version 7: unique anywhere, and sorted by time."""
     return str(uuid_utils.uuid7())
@@ -41,8 +45,8 @@ def to_json(value: Any) -> str:
     Raises ValueError, with advice, for what JSON or Jobwire cannot carry.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        size = len(text.encode())
+        text = _encode(value)
+        size = len(text) if text.isascii() else len(text.encode())
     except TypeError as error:
         raise ValueError(f"not JSON: {error}; turn it into dict, list, str, int, float, bool or None first") from error
     except UnicodeEncodeError as error:
