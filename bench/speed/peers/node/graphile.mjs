@@ -1,5 +1,5 @@
 // Drives Graphile Worker. At `defaults` as its README has it: run() with one job at a time. At `best`: a local queue
-// that fetches many jobs at once, and completions by batch; but its defaults where latency is measured, as both add some.
+// that fetches many jobs at once, and completions by batch; but its defaults for latency, to which both add some.
 import { Logger, makeWorkerUtils, run } from 'graphile-worker'
 import pg from 'pg'
 

@@ -1,7 +1,7 @@
 package main
 
 // The harness's commands, read from stdin and answered on stdout. Always true: stdout carries answers and nothing else;
-// a job counts as finished only when River's table says so, which is looked up each 10 ms once the last handler has run.
+// a job counts as finished only when River's table says so, looked up each 10 ms once the last handler has run.
 
 import (
 	"bufio"
