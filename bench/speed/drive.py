@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +14,7 @@ from jobwire_server.cli.children import Child
 
 PROGRAM = "bench.speed.load"
 NANOSECONDS = 1e9
+_TAIL_BYTES = 1_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,32 @@ async def drain(place: Arena, form: Form, jobs: int) -> float:
     async with working(place, form, jobs) as worker:
         done = await worker.logged("done")
     return jobs / (_int(done["ended"]) - _int(done["began"])) * NANOSECONDS
+
+
+@dataclass(frozen=True)
+class Tick:
+    """How many jobs some workers had recorded, and when, in ns since 1970."""
+
+    at: int
+    jobs: int
+
+    def rate_since(self, before: Tick) -> float:
+        """Jobs a second between two ticks."""
+        return (self.jobs - before.jobs) / max(1, self.at - before.at) * NANOSECONDS
+
+
+def last_tick(workers: Sequence[Child]) -> Tick:
+    """Of all workers together."""
+    ticks = [_last_tick_of(worker) for worker in workers]
+    return Tick(max(tick.at for tick in ticks), sum(tick.jobs for tick in ticks))
+
+
+def _last_tick_of(worker: Child) -> Tick:
+    with worker.log.open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        lines = log.read().split(b"\n")[1:-1]
+    ticks = [line for line in map(json.loads, lines) if line["event"] == "tick"]
+    return Tick(ticks[-1]["at"], ticks[-1]["jobs"]) if ticks else Tick(time.time_ns(), 0)
 
 
 def _int(value: object) -> int:

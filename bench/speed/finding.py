@@ -10,15 +10,17 @@ import argparse
 import asyncio
 import inspect
 import json
+import secrets
 import statistics
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bench.arena import postgres, table
+import psycopg
+from psycopg.conninfo import make_conninfo
 
-COUNTED = {"shared_preload_libraries": "pg_stat_statements"}
-"""Settings of a PostgreSQL that counts statements; without it a `Ledger` counts transactions."""
+from bench.arena import postgres, table
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def command(scenario: Scenario, description: str | None) -> None:
     parser.add_argument("--json", action="store_true")
     given = vars(parser.parse_args())
     as_json = given.pop("json")
-    with postgres(COUNTED) as dsn:
+    with counting_postgres() as dsn:
         findings = asyncio.run(_gathered(scenario, dsn, given))
     print(json.dumps([finding.as_json() for finding in findings], indent=2) if as_json else show(findings))
     sys.exit(not all(finding.holds for finding in findings))
@@ -101,6 +103,28 @@ def command(scenario: Scenario, description: str | None) -> None:
 
 async def _gathered(scenario: Scenario, dsn: str, given: Mapping[str, object]) -> Sequence[Finding]:
     return await scenario(dsn, **given)
+
+
+@contextmanager
+def counting_postgres() -> Iterator[str]:
+    """A PostgreSQL that counts its statements, by its connection string; one that is given must be set up for that."""
+    with postgres({"shared_preload_libraries": "pg_stat_statements"}) as dsn:
+        yield dsn
+
+
+@contextmanager
+def database(dsn: str) -> Iterator[str]:
+    """A database of its own beside that of `dsn`, with pg_stat_statements, which counts by database; it is dropped."""
+    name = f"bench_{secrets.token_hex(4)}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        try:
+            mine = make_conninfo(dsn, dbname=name)
+            with psycopg.connect(mine, autocommit=True) as inside:
+                inside.execute("CREATE EXTENSION pg_stat_statements")
+            yield mine
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def progress(text: str) -> None:

@@ -18,6 +18,7 @@ from bench.speed.meter import Ledger, Meter
 
 _SHAPES = {"by 100": Form(batch=100, tasks=4), "singly": Form(batch=1, tasks=16)}
 _STATEMENTS_A_SECOND = 5.0
+_SETTLE_SECONDS = 10.0
 
 
 async def width(
@@ -63,7 +64,8 @@ async def _idle(place: Arena, form: Form, seconds: float) -> Finding:
         await asyncio.sleep(1.0)
     alone = meter.memory["server"]
     async with working(place, form):
-        await asyncio.sleep(2.0)
+        # Each queue has one claim of its own when somebody comes.
+        await asyncio.sleep(_SETTLE_SECONDS)
         with meter, ledger:
             await asyncio.sleep(seconds)
     statements = ledger.statements / meter.seconds
