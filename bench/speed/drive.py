@@ -15,6 +15,8 @@ from jobwire_server.cli.children import Child
 PROGRAM = "bench.speed.load"
 NANOSECONDS = 1e9
 _TAIL_BYTES = 1_000
+_PATIENCE = 900.0
+"""Seconds for a run: more than any takes, so that one that hangs is told of."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,15 @@ async def publishing(place: Arena, form: Form, jobs: int = 0, rate: int = 0) -> 
 async def end_to_end(place: Arena, form: Form, jobs: int) -> float:
     """Publishes and completes so many jobs at once; the rate, from the first publish to the last answered Ack."""
     async with working(place, form, jobs) as worker, publishing(place, form, jobs) as producer:
-        began = (await producer.logged("done"))["began"]
-        ended = (await worker.logged("done"))["ended"]
+        began = (await producer.logged("done", _PATIENCE))["began"]
+        ended = (await worker.logged("done", _PATIENCE))["ended"]
     return jobs / (_int(ended) - _int(began)) * NANOSECONDS
 
 
 async def drain(place: Arena, form: Form, jobs: int) -> float:
     """Completes so many of the jobs that wait; the rate, from the first delivery to the last answered Ack."""
     async with working(place, form, jobs) as worker:
-        done = await worker.logged("done")
+        done = await worker.logged("done", _PATIENCE)
     return jobs / (_int(done["ended"]) - _int(done["began"])) * NANOSECONDS
 
 
