@@ -8,6 +8,7 @@ and refunded from its result, so a session never has more unfinished deliveries 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Sequence
 from uuid import UUID, uuid4
@@ -31,6 +32,9 @@ _JOBS_PER_CLAIM = 1_000
 _BYTES_PER_CLAIM = 8 * 1024 * 1024
 _PAYLOAD_AT_FIRST = 16 * 1024
 _PAUSE_AFTER_ERROR = 0.5
+_START_SHARE = 0.05
+"""The most of a lane's time that claims from the very start may take for the clock's sake: after the dead tickets that
+an open transaction keeps there, millions after a while, each of them is long."""
 
 
 class _Floor:
@@ -41,6 +45,11 @@ class _Floor:
 
     def __init__(self) -> None:
         self._taken: dict[int, int] = {}
+
+    @property
+    def at_start(self) -> bool:
+        """Whether nothing is known."""
+        return not self._taken
 
     def reset(self) -> None:
         self._taken.clear()
@@ -72,6 +81,8 @@ class _Lane:
         self.payload = _PAYLOAD_AT_FIRST
         """How large the payloads of the last claim were, on average: a claim is to bring what memory can hold."""
         self.restarts = 0
+        self.start_after = 0.0
+        """When the clock may have it claim from the start again."""
         self.task: asyncio.Task[None] | None = None
 
     def wake(self, *, from_start: bool) -> None:
@@ -139,12 +150,14 @@ class Dispatcher:
 
     def hungry(self) -> Sequence[str]:
         """The queues in which to look for jobs that no signal told of: those of lanes that could take some."""
-        for lane in self._lanes.values():
+        now = time.monotonic()
+        lanes = [lane for lane in self._lanes.values() if now >= lane.start_after]
+        for lane in lanes:
             # Whatever came in below, however it did: the next claim looks from the start.
             lane.floor.reset()
         if self._stopping:
             return ()
-        return [lane.queue for lane in self._lanes.values() if any(session.credits for session in lane.sessions)]
+        return [lane.queue for lane in lanes if any(session.credits for session in lane.sessions)]
 
     async def stop(self) -> None:
         """Claims no more; returns when what was under way has been handed over."""
@@ -194,9 +207,12 @@ class Dispatcher:
         lane.hopeful = False
         restarts = lane.restarts
         wants = [Want(session.id, session.epoch, token, count) for token, (session, count) in takers.items()]
+        from_start, began = lane.floor.at_start, time.monotonic()
         claimed = await self._reserving(
             lane, takers, wants, claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans())
         )
+        if from_start:
+            lane.start_after = began + (time.monotonic() - began) / _START_SHARE
         if claimed:
             lane.payload = max(1, sum(len(job.delivery.data) for job in claimed) // len(claimed))
         if lane.restarts == restarts:
