@@ -85,12 +85,12 @@ class _Lane:
         """When the clock may have it claim from the start again."""
         self.task: asyncio.Task[None] | None = None
 
-    def wake(self, *, from_start: bool) -> None:
+    def wake(self, *, from_start: bool, suspects: bool) -> None:
         self.hopeful = True
         if from_start:
             self.floor.reset()
             self.restarts += 1
-            self.suspects = True
+        self.suspects |= suspects
         self.changed.set()
 
 
@@ -110,7 +110,7 @@ class Dispatcher:
         for queue in session.queues:
             lane = self._lanes.setdefault(queue, _Lane(queue))
             lane.sessions.append(session)
-            lane.wake(from_start=True)
+            lane.wake(from_start=True, suspects=True)
             if lane.task is None and not self._stopping:
                 lane.task = background.start(self._run(lane), f"lane {queue}")
 
@@ -122,19 +122,20 @@ class Dispatcher:
                 lane.sessions.remove(session)
                 lane.changed.set()
 
-    def wake(self, queue: str, *, from_start: bool) -> None:
+    def wake(self, queue: str, *, from_start: bool, suspects: bool) -> None:
         """There may be jobs in `queue`.
 
-        `from_start`: also at places that were empty before (given back, committed late, suspects).
+        `from_start`: also at places that were empty before (given back, committed late); `suspects`: also suspects,
+        which new jobs never are.
         """
         lane = self._lanes.get(queue)
         if lane is not None:
-            lane.wake(from_start=from_start)
+            lane.wake(from_start=from_start, suspects=suspects)
 
     def wake_all(self) -> None:
         """Anything may have happened: after the database was away."""
         for lane in self._lanes.values():
-            lane.wake(from_start=True)
+            lane.wake(from_start=True, suspects=True)
 
     def credits_changed(self, session: Session) -> None:
         """A session may take jobs again."""
@@ -278,7 +279,7 @@ class Dispatcher:
         except BaseException:
             # Whether it was committed is not known: whatever it took is given back before the lane claims again.
             self._doubtful[lane.queue] |= {want.token: want.session_id for want in wants}
-            lane.wake(from_start=True)
+            lane.wake(from_start=True, suspects=True)
             raise
         finally:
             for want in wants:
@@ -302,7 +303,7 @@ class Dispatcher:
                 # The session was resumed, ended, or lost its stream meanwhile. Whoever did it may have given these back
                 # already; if not, the lane does.
                 self._doubtful[lane.queue][want.token] = want.session_id
-                lane.wake(from_start=True)
+                lane.wake(from_start=True, suspects=True)
                 continue
             session.deliver(group)
             self._stats["delivered"] += len(group)
@@ -316,5 +317,5 @@ class Dispatcher:
         given_back = await settling.give_back_claims(self._database, lane.queue, claims)
         self._stats["given_back"] += given_back
         del self._doubtful[lane.queue]
-        lane.wake(from_start=True)
+        lane.wake(from_start=True, suspects=True)
         return True

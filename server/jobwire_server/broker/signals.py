@@ -81,7 +81,7 @@ class Signals:
             self._work.set()
 
     def tell_queue(self, queue: str, what: str) -> None:
-        """To every replica that listens to `queue`: `ready` or `changed`."""
+        """To every replica that listens to `queue`: `ready` (new ones), `back` (given back, or due) or `changed`."""
         self._send(self._database.queue_channel(queue), what)
 
     def tell_replica(self, replica: UUID, **message: Any) -> None:
