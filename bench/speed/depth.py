@@ -16,6 +16,7 @@ from bench.arena import Arena, arena
 from bench.speed.backlog import Backlog
 from bench.speed.drive import Form, drain, end_to_end
 from bench.speed.finding import Finding, command, database, progress
+from bench.speed.meter import Meter, postmaster
 from jobwire_server.store.statements import load_statements
 
 _FULL = {"waiting": 1_000_000, "future": 1_000_000, "finished": 5_000_000}
@@ -54,10 +55,15 @@ async def depth(
         backlogs[deep.schema].fill(**sizes)
         before = {place.schema: _reads(place) for place in (shallow, deep)}
         rates: dict[str, list[float]] = {shallow.schema: [], deep.schema: []}
-        for _ in range(rounds):
-            for place in (shallow, deep):
+        costs: dict[str, list[float]] = {shallow.schema: [], deep.schema: []}
+        for number in range(rounds):
+            # In turn, and in turn first.
+            for place in (shallow, deep) if number % 2 == 0 else (deep, shallow):
                 backlogs[place.schema].fill(waiting=jobs)
-                rates[place.schema].append(await drain(place, Form(), jobs))
+                meter = Meter({"all": [place.server.pid, postmaster(place.dsn)]})
+                with meter:
+                    rates[place.schema].append(await drain(place, Form(), jobs))
+                costs[place.schema].append(meter.cpu["all"] / jobs * 1e6)
                 progress(f"depth: {'deep' if place is deep else 'empty'} {rates[place.schema][-1]:,.0f} jobs/s")
         for place in (shallow, deep):
             await place.server.stop()  # what its connections counted is known from then on
@@ -74,6 +80,9 @@ async def depth(
     note = ", ".join(f"{number:,} {kind}" for kind, number in sizes.items())
     pairs = list(zip(rates[shallow.schema], rates[deep.schema], strict=True))
     facts["jobs/s, empty and deep"] = "; ".join(f"{one:,.0f} and {other:,.0f}" for one, other in pairs)
+    facts["µs of CPU for a job, server and PostgreSQL, empty and deep"] = "; ".join(
+        f"{one:.0f} and {other:.0f}" for one, other in zip(costs[shallow.schema], costs[deep.schema], strict=True)
+    )
     return [
         Finding("depth, drain", [other / one for one, other in pairs], 0.9, note=note, facts=facts),
         Finding("depth, rows read for a job", [rows["deep"] / rows["empty"]], 1.05, at_least=False, note=note),

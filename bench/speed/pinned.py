@@ -47,7 +47,7 @@ async def pinned(
     return [
         Finding(
             "pinned xmin, throughput during against before",
-            [rate / before for rate in during],
+            [rate_then / before for rate_then in during],
             bound=0.9,
             note=note,
             facts=watch.facts,
