@@ -61,6 +61,7 @@ class Signals:
         self._on_connected = on_connected
         self._on_lost = on_lost
         self._wanted: set[str] = set()
+        self._wanted_anew = True
         self._pending: dict[tuple[str, str], None] = {}
         self._quiet_until: dict[tuple[str, str], float] = {}
         self._next_flush = 0.0
@@ -76,12 +77,14 @@ class Signals:
         """Hear of `queue` from now on."""
         if queue not in self._wanted:
             self._wanted.add(queue)
+            self._wanted_anew = True
             self._work.set()
 
     def listen_only(self, queues: set[str]) -> None:
         """Hear of exactly these queues."""
         if self._wanted != queues:
             self._wanted = queues
+            self._wanted_anew = True
             self._work.set()
 
     def tell_queue(self, queue: str, what: str) -> None:
@@ -132,9 +135,14 @@ class Signals:
         loop = asyncio.get_running_loop()
         own = self._database.replica_channel(self._replica)
         next_beat = loop.time()
+        channels: dict[str, str] = {}
+        self._wanted_anew = True
         while True:
-            channels = {self._database.queue_channel(queue): queue for queue in self._wanted}
-            await control.listen({own, *channels})
+            if self._wanted_anew:
+                # Not each time: a thousand queues take a millisecond.
+                self._wanted_anew = False
+                channels = {self._database.queue_channel(queue): queue for queue in self._wanted}
+                await control.listen({own, *channels})
             if loop.time() >= next_beat:
                 if self.polling:
                     # A session that was closed elsewhere is better heard of than found missing.
