@@ -95,8 +95,8 @@ class Broker:
             terms.poll_interval_ms / 1000,
             terms.cancel_grace_ms,
             hungry=self._dispatcher.hungry,
-            on_found=lambda queue: self._dispatcher.wake(queue, from_start=True),
-            on_ready=lambda queue: self._tickets(queue, from_start=True),
+            on_found=lambda queue: self._dispatcher.wake(queue, from_start=True, suspects=True),
+            on_ready=self._tickets,
             on_stop=self._stop,
             on_changed=self._queue_changed,
         )
@@ -303,7 +303,7 @@ class Broker:
 
     def _stored(self, queue: str, jobs: Sequence[NewJob]) -> None:
         if any(job.start_in_ms is None and job.start_after is None for job in jobs):
-            self._dispatcher.wake(queue, from_start=False)
+            self._dispatcher.wake(queue, from_start=False, suspects=False)
             self._signals.tell_queue(queue, "ready")
         pauses = [job.start_in_ms / 1000 for job in jobs if job.start_in_ms is not None]
         if pauses:
@@ -311,15 +311,15 @@ class Broker:
         if any(job.start_after is not None for job in jobs):
             # A point in time is the database's to compare; it may be past already.
             self._upkeep.due_in(0.0)
-            self._dispatcher.wake(queue, from_start=False)
+            self._dispatcher.wake(queue, from_start=False, suspects=False)
 
-    def _tickets(self, queue: str, *, from_start: bool) -> None:
-        self._dispatcher.wake(queue, from_start=from_start)
-        self._signals.tell_queue(queue, "ready")
+    def _tickets(self, queue: str) -> None:
+        self._dispatcher.wake(queue, from_start=True, suspects=True)
+        self._signals.tell_queue(queue, "back")
 
     def _back(self, queue: str, pause: timedelta) -> None:
         if pause <= timedelta(0):
-            self._tickets(queue, from_start=True)
+            self._tickets(queue)
         else:
             self._upkeep.due_in(pause.total_seconds())
 
@@ -336,7 +336,7 @@ class Broker:
         self._signals.tell_replica(ended.owner, kind="closed", session=session_id)
         for queue, jobs in ended.given_back.items():
             self._stats["given_back"] += jobs
-            self._tickets(queue, from_start=True)
+            self._tickets(queue)
 
     async def _stop(self, stop: Stop) -> None:
         if self._book.stop_delivery(stop.session_id, stop.handle, stop.reason, stop.grace_ms):
@@ -346,8 +346,8 @@ class Broker:
             self._signals.tell_replica(owner, kind="stops")
 
     def _heard_of_queue(self, queue: str, what: str) -> None:
-        if what == "ready":
-            self._dispatcher.wake(queue, from_start=True)
+        if what in ("ready", "back"):
+            self._dispatcher.wake(queue, from_start=True, suspects=what == "back")
         elif what == "changed":
             self._look_again(partial(self._waits.poll, queue))
 

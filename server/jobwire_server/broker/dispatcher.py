@@ -8,6 +8,7 @@ and refunded from its result, so a session never has more unfinished deliveries 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
@@ -34,6 +35,9 @@ _JOBS_PER_CLAIM = 1_000
 _BYTES_PER_CLAIM = 8 * 1024 * 1024
 _PAYLOAD_AT_FIRST = 16 * 1024
 _PAUSE_AFTER_ERROR = 0.5
+_START_SHARE = 0.05
+"""The most of a lane's time that claims from the very start may take for the clock's sake: after the dead tickets that
+an open transaction keeps there, millions after a while, each of them is long."""
 
 
 T = TypeVar("T")
@@ -50,6 +54,11 @@ class _Floor:
 
     def __init__(self) -> None:
         self._taken: dict[int, int] = {}
+
+    @property
+    def at_start(self) -> bool:
+        """Whether nothing is known."""
+        return not self._taken
 
     def reset(self) -> None:
         self._taken.clear()
@@ -84,14 +93,16 @@ class _Lane:
         self.payload = _PAYLOAD_AT_FIRST
         """How large the payloads of the last claim were, on average: a claim is to bring what memory can hold."""
         self.restarts = 0
+        self.start_after = 0.0
+        """When the clock may have it claim from the start again."""
         self.task: asyncio.Task[None] | None = None
 
-    def wake(self, *, from_start: bool) -> None:
+    def wake(self, *, from_start: bool, suspects: bool) -> None:
         self.hopeful = True
         if from_start:
             self.floor.reset()
             self.restarts += 1
-            self.suspects = True
+        self.suspects |= suspects
         self.changed.set()
 
 
@@ -113,7 +124,7 @@ class Dispatcher:
         for queue in session.queues:
             lane = self._lanes.setdefault(queue, _Lane(queue))
             lane.sessions.append(session)
-            lane.wake(from_start=True)
+            lane.wake(from_start=True, suspects=True)
             if lane.task is None and not self._stopping:
                 lane.task = background.start(self._run(lane), f"lane {queue}")
 
@@ -125,19 +136,20 @@ class Dispatcher:
                 lane.sessions.remove(session)
                 lane.changed.set()
 
-    def wake(self, queue: str, *, from_start: bool) -> None:
+    def wake(self, queue: str, *, from_start: bool, suspects: bool) -> None:
         """There may be jobs in `queue`.
 
-        `from_start`: also at places that were empty before (given back, committed late, suspects).
+        `from_start`: also at places that were empty before (given back, committed late); `suspects`: also suspects,
+        which new jobs never are.
         """
         lane = self._lanes.get(queue)
         if lane is not None:
-            lane.wake(from_start=from_start)
+            lane.wake(from_start=from_start, suspects=suspects)
 
     def wake_all(self) -> None:
         """Anything may have happened: after the database was away."""
         for lane in self._lanes.values():
-            lane.wake(from_start=True)
+            lane.wake(from_start=True, suspects=True)
 
     def credits_changed(self, session: Session) -> None:
         """A session may take jobs again."""
@@ -153,12 +165,14 @@ class Dispatcher:
 
     def hungry(self) -> Sequence[str]:
         """The queues in which to look for jobs that no signal told of: those of lanes that could take some."""
-        for lane in self._lanes.values():
+        now = time.monotonic()
+        lanes = [lane for lane in self._lanes.values() if now >= lane.start_after]
+        for lane in lanes:
             # Whatever came in below, however it did: the next claim looks from the start.
             lane.floor.reset()
         if self._stopping:
             return ()
-        return [lane.queue for lane in self._lanes.values() if any(session.credits for session in lane.sessions)]
+        return [lane.queue for lane in lanes if any(session.credits for session in lane.sessions)]
 
     async def stop(self) -> None:
         """Claims no more; returns when what was under way has been handed over."""
@@ -251,6 +265,7 @@ class Dispatcher:
         lane.hopeful = False
         restarts = lane.restarts
         wants = [want for _, want in takers]
+        from_start, began = lane.floor.at_start, time.monotonic()
         lane.claiming = True
         try:
             claimed = await self._reserving(
@@ -261,6 +276,8 @@ class Dispatcher:
             )
         finally:
             lane.claiming = False
+        if from_start:
+            lane.start_after = began + (time.monotonic() - began) / _START_SHARE
         if claimed:
             lane.payload = max(1, sum(len(job.delivery.data) for job in claimed) // len(claimed))
         if lane.restarts == restarts:
@@ -326,7 +343,7 @@ class Dispatcher:
         except BaseException:
             # Whether it was committed is not known: whatever it took is given back before the lane claims again.
             self._doubtful[lane.queue] |= {want.token: want.session_id for _, want in takers}
-            lane.wake(from_start=True)
+            lane.wake(from_start=True, suspects=True)
             raise
         finally:
             for session, want in takers:
@@ -348,7 +365,7 @@ class Dispatcher:
                 # The session was resumed, ended, or lost its stream meanwhile. Whoever did it may have given these back
                 # already; if not, the lane does.
                 self._doubtful[lane.queue][want.token] = want.session_id
-                lane.wake(from_start=True)
+                lane.wake(from_start=True, suspects=True)
                 continue
             session.deliver(group)
             self._stats["delivered"] += len(group)
@@ -362,7 +379,7 @@ class Dispatcher:
         given_back = await settling.give_back_claims(self._database, lane.queue, claims)
         self._stats["given_back"] += given_back
         del self._doubtful[lane.queue]
-        lane.wake(from_start=True)
+        lane.wake(from_start=True, suspects=True)
         return True
 
 

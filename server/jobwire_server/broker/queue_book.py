@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jobwire_server.domain.errors import QueueNotFound
 from jobwire_server.domain.limits import DATA_BYTES_DEFAULT
@@ -15,6 +16,21 @@ from jobwire_server.store.database import Database
 from . import background
 
 _FRESH_SECONDS = 2.0
+_IN_USE_SECONDS = 60.0
+_LOOKED_AT_ONCE = 1_000
+
+
+@dataclass(slots=True)
+class _Entry:
+    queue: Queue
+    since: float
+    used: float = 0.0
+
+    def outdated(self, now: float) -> bool:
+        return now - self.since >= _FRESH_SECONDS
+
+    def in_use(self, now: float) -> bool:
+        return now - self.used < _IN_USE_SECONDS
 
 
 class QueueBook:
@@ -23,14 +39,16 @@ class QueueBook:
     def __init__(self, database: Database, *, create: bool) -> None:
         self._database = database
         self._create = create
-        self._known: dict[str, tuple[float, Queue]] = {}
+        self._known: dict[str, _Entry] = {}
         self._looks: dict[str, asyncio.Task[Queue]] = {}
 
     async def find(self, name: str) -> Queue:
         """The queue, or QueueNotFound."""
-        seen = self._known.get(name)
-        if seen is not None and time.monotonic() - seen[0] < _FRESH_SECONDS:
-            return seen[1]
+        entry = self._known.get(name)
+        if entry is not None:
+            entry.used = time.monotonic()
+            if not entry.outdated(entry.used):
+                return entry.queue
         # One look for all who ask meanwhile: a thousand calls of one queue find it outdated at the same moment.
         look = self._looks.get(name)
         if look is None:
@@ -44,11 +62,35 @@ class QueueBook:
             look.exception()  # told to all who asked; it is no error that they may have left meanwhile
 
     async def _look(self, name: str) -> Queue:
-        found = (await store.get_queues(self._database, [name])).get(name)
-        if found is None:
-            self._known.pop(name, None)
+        """Looks at all that are outdated and in use: with a thousand queues each publish would find one that is.
+
+        One that a change here made anew meanwhile is known better.
+        """
+        now = time.monotonic()
+        outdated = [(other, entry) for other, entry in self._known.items() if entry.outdated(now) and entry.in_use(now)]
+        others = dict(outdated[:_LOOKED_AT_ONCE])
+        others.pop(name, None)
+        for entry in others.values():
+            entry.since = now  # nobody else is to look meanwhile
+        try:
+            found = await store.get_queues(self._database, [name, *others])
+        except BaseException:
+            for other in others:
+                self._known.pop(other, None)
+            raise
+        for other, entry in others.items():
+            if self._known.get(other) is entry:
+                self._keep(other, found.get(other))
+        self._keep(name, found.get(name))
+        if name not in found:
             raise QueueNotFound(name)
-        return self._remember(found)
+        return found[name]
+
+    def _keep(self, name: str, queue: Queue | None) -> None:
+        if queue is None:
+            self._known.pop(name, None)
+        else:
+            self._remember(queue)
 
     async def for_publish(self, name: str) -> Queue:
         """The queue; if there is none it is created with the defaults, unless that is switched off."""
@@ -92,5 +134,6 @@ class QueueBook:
         return await store.count_jobs(self._database, names)
 
     def _remember(self, queue: Queue) -> Queue:
-        self._known[queue.name] = (time.monotonic(), queue)
+        before, now = self._known.get(queue.name), time.monotonic()
+        self._known[queue.name] = _Entry(queue, now, used=before.used if before is not None else now)
         return queue

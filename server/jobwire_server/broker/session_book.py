@@ -290,7 +290,7 @@ class SessionBook:
     def _returned(self, given_back: Mapping[str, int]) -> None:
         for queue, jobs in given_back.items():
             self._stats["given_back"] += jobs
-            self._dispatcher.wake(queue, from_start=True)
+            self._dispatcher.wake(queue, from_start=True, suspects=True)
 
     # What Acks and signals bring.
 

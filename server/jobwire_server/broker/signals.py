@@ -27,6 +27,9 @@ from .terms import BrokerTerms
 log = structlog.get_logger(__name__)
 
 _COALESCE_SECONDS = 0.1
+_TOGETHER_SECONDS = 0.01
+"""What comes so soon after a statement of signals goes in the next one, whatever it is about: with a thousand queues
+each publish would be a statement more."""
 _RECONNECT_SECONDS = 1.0
 
 
@@ -58,8 +61,10 @@ class Signals:
         self._on_connected = on_connected
         self._on_lost = on_lost
         self._wanted: set[str] = set()
+        self._wanted_anew = True
         self._pending: dict[tuple[str, str], None] = {}
         self._quiet_until: dict[tuple[str, str], float] = {}
+        self._next_flush = 0.0
         self._work = asyncio.Event()
         self._beat_now = False
         self._told_of_pooler = False
@@ -72,16 +77,18 @@ class Signals:
         """Hear of `queue` from now on."""
         if queue not in self._wanted:
             self._wanted.add(queue)
+            self._wanted_anew = True
             self._work.set()
 
     def listen_only(self, queues: set[str]) -> None:
         """Hear of exactly these queues."""
         if self._wanted != queues:
             self._wanted = queues
+            self._wanted_anew = True
             self._work.set()
 
     def tell_queue(self, queue: str, what: str) -> None:
-        """To every replica that listens to `queue`: `ready` or `changed`."""
+        """To every replica that listens to `queue`: `ready` (new ones), `back` (given back, or due) or `changed`."""
         self._send(self._database.queue_channel(queue), what)
 
     def tell_replica(self, replica: UUID, **message: Any) -> None:
@@ -129,9 +136,14 @@ class Signals:
         loop = asyncio.get_running_loop()
         own = self._database.replica_channel(self._replica)
         next_beat = loop.time()
+        channels: dict[str, str] = {}
+        self._wanted_anew = True
         while True:
-            channels = {self._database.queue_channel(queue): queue for queue in self._wanted}
-            await control.listen({own, *channels})
+            if self._wanted_anew:
+                # Not each time: a thousand queues take a millisecond.
+                self._wanted_anew = False
+                channels = {self._database.queue_channel(queue): queue for queue in self._wanted}
+                await control.listen({own, *channels})
             if loop.time() >= next_beat:
                 if self.polling:
                     # A session that was closed elsewhere is better heard of than found missing.
@@ -156,7 +168,10 @@ class Signals:
         """Sends what is due; returns when the next is."""
         now = asyncio.get_running_loop().time()
         due = [key for key in self._pending if self._quiet_until.get(key, 0.0) <= now]
+        if due and now < self._next_flush:
+            return self._next_flush
         if due:
+            self._next_flush = now + _TOGETHER_SECONDS
             try:
                 await control.notify(due)
             except JobwireError:

@@ -46,13 +46,16 @@ class Child:
         code = await self._process.wait()
         raise self.failure(f"ended by itself, with exit code {code}")
 
-    async def logged(self, event: str) -> Mapping[str, object]:
-        """Waits for a JSON line in the log whose event is this, and returns it; ChildError if it does not come soon."""
+    async def logged(self, event: str, within: float = _READY_SECONDS) -> Mapping[str, object]:
+        """Waits for a JSON line in the log whose event is this, and returns it.
+
+        ChildError if it does not come within so many seconds (default 30).
+        """
         try:
-            async with asyncio.timeout(_READY_SECONDS):
+            async with asyncio.timeout(within):
                 return await self._logged(event)
         except TimeoutError:
-            raise self.failure(f"was not {event} within {_READY_SECONDS:g} s") from None
+            raise self.failure(f"was not {event} within {within:g} s") from None
 
     async def _logged(self, event: str) -> Mapping[str, object]:
         ended = asyncio.ensure_future(self.ended())
