@@ -81,12 +81,12 @@ def postgres() -> Iterator[str]:
 
 @asynccontextmanager
 async def arena(dsn: str, **settings: object) -> AsyncIterator[Arena]:
-    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`."""
+    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`; no schema named: one made up."""
     # Players are of this tree, whatever is installed.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobwire-bench-")))
-        schema = f"bench_{secrets.token_hex(4)}"
+        schema = str(settings.get("schema") or f"bench_{secrets.token_hex(4)}")
         stack.callback(_drop, dsn, schema)
         environment = {
             "JOBWIRE_DATABASE_URL": dsn,
