@@ -11,7 +11,7 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,48 +57,63 @@ class Arena:
         return int(count)
 
     @asynccontextmanager
-    async def player(self, *arguments: object) -> AsyncIterator[Child]:
-        """A process of `bench.players` that is ready, until the block ends."""
+    async def player(self, *arguments: object, program: str = "bench.players") -> AsyncIterator[Child]:
+        """A process of `program` that is ready, until the block ends."""
         name = "-".join(map(str, arguments))
-        command = [sys.executable, "-m", "bench.players", self.address, *map(str, arguments)]
+        command = [sys.executable, "-m", program, self.address, *map(str, arguments)]
         async with child(name, command, self.folder / f"{name}-{secrets.token_hex(3)}.log") as player:
             await player.logged("ready")
             yield player
 
+    @asynccontextmanager
+    async def replica(self, **settings: object) -> AsyncIterator[Arena]:
+        """Starts one more server on the same schema, and ends it."""
+        async with _serving(self.folder, self.dsn, self.schema, settings) as place:
+            yield place
+
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """A PostgreSQL, by its connection string."""
+def postgres(settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A PostgreSQL, by its connection string; `settings` are for one that is embedded."""
     if given := os.environ.get("JOBWIRE_DATABASE_URL") or os.environ.get("DATABASE_URL"):
         yield given
         return
     with (
         tempfile.TemporaryDirectory(prefix="jobwire-bench-", ignore_cleanup_errors=True) as folder,
-        EmbeddedPostgres(Path(folder) / "postgres") as embedded,
+        EmbeddedPostgres(Path(folder) / "postgres", settings=settings) as embedded,
     ):
         yield embedded.dsn
 
 
 @asynccontextmanager
 async def arena(dsn: str, **settings: object) -> AsyncIterator[Arena]:
-    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`; no schema named: one made up."""
-    # Players are of this tree, whatever is installed.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`. Without `schema`, one is made up."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobwire-bench-")))
         schema = str(settings.get("schema") or f"bench_{secrets.token_hex(4)}")
         stack.callback(_drop, dsn, schema)
-        environment = {
-            "JOBWIRE_DATABASE_URL": dsn,
-            "JOBWIRE_SCHEMA": schema,
-            "JOBWIRE_LISTEN": "127.0.0.1:0",
-            "JOBWIRE_HTTP_LISTEN": "127.0.0.1:0",
-            "JOBWIRE_LOG_FORMAT": "json",
-            **{f"JOBWIRE_{name.upper()}": str(value) for name, value in settings.items()},
-        }
-        command = [sys.executable, "-m", "jobwire_server", "serve"]
-        server = await stack.enter_async_context(child("server", command, folder / "server.log", environment))
+        yield await stack.enter_async_context(_serving(folder, dsn, schema, settings))
+
+
+@asynccontextmanager
+async def _serving(folder: Path, dsn: str, schema: str, settings: Mapping[str, object]) -> AsyncIterator[Arena]:
+    # Players are of this tree, whatever is installed.
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [str(Path.cwd()), *_python_path()])))
+    environment = {
+        "JOBWIRE_DATABASE_URL": dsn,
+        "JOBWIRE_SCHEMA": schema,
+        "JOBWIRE_LISTEN": "127.0.0.1:0",
+        "JOBWIRE_HTTP_LISTEN": "127.0.0.1:0",
+        "JOBWIRE_LOG_FORMAT": "json",
+        **{f"JOBWIRE_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+    command = [sys.executable, "-m", "jobwire_server", "serve"]
+    async with child("server", command, folder / f"server-{secrets.token_hex(3)}.log", environment) as server:
         yield Arena(folder, dsn, schema, server, str((await server.logged("serving"))["grpc"]))
+
+
+def _python_path() -> Sequence[str]:
+    return os.environ.get("PYTHONPATH", "").split(os.pathsep)
 
 
 def _drop(dsn: str, schema: str) -> None:

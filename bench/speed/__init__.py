@@ -1,1 +1,1 @@
-"""How fast Jobwire is, as ratios to what else was measured in the same run: see docs/benchmarks.md."""
+"""The speed benchmark: Jobwire beside its peers, what PostgreSQL itself can do, and beyond both."""
