@@ -87,7 +87,7 @@ def postgres(settings: Mapping[str, str] | None = None) -> Iterator[str]:
 
 @asynccontextmanager
 async def arena(dsn: str, **settings: object) -> AsyncIterator[Arena]:
-    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`. Without `schema`, one is made up."""
+    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`; a schema's name is made up."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobwire-bench-")))
         schema = str(settings.get("schema") or f"bench_{secrets.token_hex(4)}")

@@ -21,15 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
+from urllib.parse import quote
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from bench.speed.meter import Ledger, Meter, postmaster
 
 Settings = Literal["best", "defaults"]
 Kind = Literal["jobwire", "queue", "messages", "ceiling", "echo"]
 PAYLOAD_BYTES = 200
+
+_ROOT = Path(__file__).parents[2]
 
 _ANSWER_SECONDS = 240.0
 _STOP_SECONDS = 30.0
@@ -57,7 +59,7 @@ class Contestant:
     one. `kind` says where it ranks: job queues compete, `messages` are what bare messages cost, ceiling and echo are
     what nobody can pass. `remaining` is the SQL that counts unfinished jobs. `bulk_tasks` is how many callers publish
     in batches at best. `idle_pace` is for latencies at its defaults, if what others do would be a backlog to it: how
-    many jobs, and how many ms apart. `absent` says why it cannot take part, if so.
+    many jobs, and how many ms apart. `absent` says why it cannot take part, if so; else `version` may say what it is.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Contestant:
     bulk_tasks: int = 4
     idle_pace: tuple[int, float] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
     absent: str = ""
 
 
@@ -206,6 +209,7 @@ class Stage:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 limit=_LINE_BYTES,
+                cwd=_ROOT,
                 env=os.environ | environment,
                 # A Ctrl-C on the terminal is ours to handle, in order.
                 start_new_session=True,
@@ -259,11 +263,13 @@ async def stage(contestant: Contestant, played: Played, dsn: str) -> AsyncIterat
 
 @contextmanager
 def _database(dsn: str) -> Iterator[str]:
+    """A new database beside that of `dsn`, as a URL, which is what all drivers understand; it is dropped."""
     name = f"bench_{secrets.token_hex(4)}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
         try:
-            yield make_conninfo(dsn, dbname=name)
+            place, who = connection.info, f"{quote(connection.info.user)}:{quote(connection.info.password)}"
+            yield f"postgresql://{who}@{quote(place.host, safe='')}:{place.port}/{name}"
         finally:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 

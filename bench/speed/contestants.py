@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.arena import arena
 from bench.speed.contest import Contestant, Service, python_driver
+from bench.speed.peers import registry
 from jobwire_server.cli.children import child
 
 
@@ -40,4 +41,20 @@ def our_own(ceiling: str) -> Sequence[Contestant]:
             environment={"BENCH_CEILING": ceiling},
         ),
         Contestant("echo server", "echo", python_driver("bench.speed.echo"), _echo),
+    ]
+
+
+def peers(say: Callable[[str], None]) -> Sequence[Contestant]:
+    """Other job queues, installed if need be, which `say` is told of; what cannot be had is among them, with why."""
+    return [
+        Contestant(
+            peer.name,
+            "queue" if peer.in_ranking else "messages",
+            peer.command,
+            remaining=peer.remaining_sql,
+            idle_pace=None if peer.idle_pace == registry.Pace() else (peer.idle_pace.jobs, peer.idle_pace.every_ms),
+            version=peer.version,
+            absent=peer.missing,
+        )
+        for peer in registry.contestants(say=say)
     ]

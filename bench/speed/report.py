@@ -1,138 +1,53 @@
-"""A run's results for people: in the terminal, and in Markdown for docs/benchmarks.md."""
+"""A run's results for people, as tables in Markdown that can be read as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from bench.arena import table
-from bench.speed.picture import picture
-from bench.speed.results import Results, Spread, Verdict
+from bench.speed.results import PER, Results, Spread, Verdict
 from bench.speed.scenarios import Scenario
 
-_BEGIN = "<!-- measured: begin -->"
-_END = "<!-- measured: end -->"
+_ROOT = Path(__file__).parents[2]
 
-Rows = Sequence[Sequence[str]]
+Rows = Iterator[Sequence[str]]
 
-_FIGURES = ("scenario", "who", "median", "spread", "Jobwire is at", "spread of that")
-_TARGETS = ("scenario", "", "Jobwire's figure over that of", "is to be", "measured", "spread", "")
-_COSTS = (
-    "scenario",
-    "who",
-    "CPU s: server",
-    "producer",
-    "worker",
-    "PostgreSQL",
-    "all",
-    "WAL bytes a job",
-    "MiB: server",
-    "producer",
-    "worker",
-    "PostgreSQL",
-)
-
-
+_FIGURES = ("scenario", "who", "median", "least to most", "Jobwire's over it", "least to most")
+_TARGETS = ("scenario", "", "Jobwire's figure over that of", "is to be", "median", "least to most", "")
+_PROCESSES = ("server", "producer", "worker", "PostgreSQL")
+_CPU = ("scenario", "who", *_PROCESSES, "together", "WAL bytes a job")
+_MEMORY = ("scenario", "who", *_PROCESSES)
 _KINDS = {"queue": "the best job queue", "ceiling": "the ceiling", "echo": "the echo server"}
 
 
-def show(results: Results, console: Console) -> None:
-    """Prints tables."""
-    for title, heads, rows in _tables(results):
-        shown = Table(title=title, title_justify="left")
-        for head in heads:
-            shown.add_column(head)
-        for row in rows:
-            shown.add_row(*row)
-        console.print(shown)
-    for error in results.errors():
-        console.print(error, style="red", markup=False, soft_wrap=True)
-
-
-def write_docs(results: Results, page: Path) -> None:
-    """Puts the results between the marks of `page`, and the picture beside it, as an SVG of its name."""
-    text = page.read_text("utf-8")
-    if _BEGIN not in text or _END not in text:
-        raise ValueError(f"{page} has no place for results: it needs the lines {_BEGIN} and {_END}")
-    before, rest = text.split(_BEGIN, 1)
-    drawing = page.with_suffix(".svg")
-    drawing.write_text(picture(results), "utf-8")
-    page.write_text(f"{before}{_BEGIN}\n\n{markdown(results, drawing.name)}\n{_END}{rest.split(_END, 1)[1]}", "utf-8")
-
-
-def markdown(results: Results, drawing: str) -> str:
-    """The results in Markdown, with the picture of that name."""
-    where = results.machine
-    facts = (
-        f"Measured on {where['cores']} cores and {where['memory_gib']} GiB ({where['system']}), PostgreSQL "
-        f"{where['postgresql']} with fsync {where['fsync']} and synchronous_commit {where['synchronous_commit']}, "
-        f"Python {where['python']}, grpcio {where['grpcio']}."
+def markdown(results: Results) -> str:
+    """All of it but the picture."""
+    parts = [_facts(results)]
+    tables = (
+        ("Targets", _TARGETS, _targets),
+        ("Figures", _FIGURES, _figures),
+        (f"CPU seconds per {PER:,} jobs, and WAL", _CPU, _cpu),
+        ("The most memory held, in MiB", _MEMORY, _memory),
     )
-    parts = [
-        facts,
-        f"![How many times as fast as each Jobwire is]({drawing})",
-    ]
-    for title, heads, rows in _tables(results):
+    for title, heads, rows_of in tables:
+        rows = [row for each in results.scenarios for row in _titled_once(rows_of(results, each))]
         parts.append(f"### {title}\n\n{table(heads, rows)}")
     if errors := results.errors():
-        parts.append("### What could not be measured\n\n" + "\n".join(f"- {' '.join(e.split())}" for e in errors))
-    return "\n\n".join(parts) + "\n"
+        parts.append("### What could not be measured\n\n" + "\n".join(f"- {_brief(each)}" for each in errors))
+    return "\n\n".join(parts)
 
 
-def _tables(results: Results) -> Iterator[tuple[str, Sequence[str], Rows]]:
-    yield "Figures", _FIGURES, [row for each in results.scenarios for row in _figures(results, each)]
-    targets = [_target(each, one) for each in results.scenarios for one in results.verdicts(each)]
-    yield "Targets", _TARGETS, targets
-    costs = [row for each in results.scenarios if "rate" in each.metrics for row in _costs(results, each)]
-    yield "Costs: CPU seconds per 100,000 jobs, WAL, and the most memory held", _COSTS, costs
-
-
-def _figures(results: Results, scenario: Scenario) -> Iterator[Sequence[str]]:
-    for contestant in results.present(scenario):
-        for metric in scenario.metrics:
-            figure = results.spread(scenario, contestant.name, metric)
-            ratio = results.ratio(scenario, [contestant.name], metric) if contestant.name != "Jobwire" else None
-            if figure is None:
-                continue
-            yield (
-                scenario.title if metric == "rate" else f"{scenario.title}, {metric}",
-                contestant.name,
-                quantity(figure.median, metric),
-                f"{quantity(figure.least, metric)} to {quantity(figure.most, metric)}",
-                _times(ratio),
-                _span(ratio),
-            )
-
-
-def _target(scenario: Scenario, verdict: Verdict) -> Sequence[str]:
-    target = verdict.target
-    against = " and ".join(_KINDS.get(one, one) for one in target.against)
-    return (
-        scenario.title if target.metric == "rate" else f"{scenario.title}, {target.metric}",
-        target.degree,
-        against,
-        f"{target.relation} {target.bound:g}",
-        _times(verdict.ratio),
-        _span(verdict.ratio),
-        verdict.word,
-    )
-
-
-def _costs(results: Results, scenario: Scenario) -> Iterator[Sequence[str]]:
-    for contestant in results.present(scenario):
-        costs = results.costs(scenario, contestant.name)
-        processes = ("server", "producer", "worker", "PostgreSQL")
-        cpu = [costs.get(f"cpu {name}") for name in processes]
-        yield (
-            scenario.title,
-            contestant.name,
-            *(_number(each, 1) for each in (*cpu, sum(filter(None, cpu)))),
-            _number(costs.get("wal"), 0),
-            *(_number(costs.get(f"memory {name}"), 0) for name in processes),
-        )
+def write_docs(page: Path, place: str, text: str, drawing: str) -> None:
+    """Puts `text` between the marks of this `place` of `page`; a drawing goes beside the page, under its name."""
+    begin, end = f"<!-- {place}: begin -->", f"<!-- {place}: end -->"
+    before, found_begin, rest = page.read_text("utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise ValueError(f"{page} has no place for results: it needs the lines {begin} and {end}")
+    if drawing:
+        page.with_suffix(".svg").write_text(drawing, "utf-8")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", "utf-8")
 
 
 def quantity(value: float, metric: str) -> str:
@@ -140,12 +55,97 @@ def quantity(value: float, metric: str) -> str:
     return f"{value:,.0f}/s" if metric == "rate" else f"{value:,.1f} ms"
 
 
+def _facts(results: Results) -> str:
+    where = results.machine
+    versions = ", ".join(f"{one.name} {one.version}" for one in results.contestants if one.version)
+    rounds = max((each.round for each in results.measurements), default=0)
+    return (
+        f"Measured in {rounds} rounds on {where['cores']} cores and {where['memory_gib']} GiB ({where['system']}); "
+        f"PostgreSQL {where['postgresql']} with fsync {where['fsync']} and synchronous_commit "
+        f"{where['synchronous_commit']}, Python {where['python']}, grpcio {where['grpcio']}"
+        f"{versions and f'; {versions}'}. Other processes of the machine took {results.noise():.2f} cores meanwhile, "
+        f"in the median."
+    )
+
+
+def _targets(results: Results, scenario: Scenario) -> Rows:
+    for verdict in results.verdicts(scenario):
+        yield _target(scenario, verdict)
+
+
+def _target(scenario: Scenario, verdict: Verdict) -> Sequence[str]:
+    target, ratio = verdict.target, verdict.ratio
+    return (
+        _title(scenario, target.metric),
+        target.degree,
+        " and ".join(_KINDS.get(one, one) for one in target.against),
+        f"{target.relation} {target.bound:g}",
+        _times(ratio),
+        _span(ratio),
+        verdict.word,
+    )
+
+
+def _figures(results: Results, scenario: Scenario) -> Rows:
+    for metric in scenario.metrics:
+        for contestant in results.present(scenario):
+            if figure := results.spread(scenario, contestant.name, metric):
+                itself = contestant.kind == "jobwire"
+                ratio = None if itself else results.ratio(scenario, [contestant.name], metric)
+                yield (
+                    _title(scenario, metric),
+                    contestant.name,
+                    quantity(figure.median, metric),
+                    f"{quantity(figure.least, metric)} to {quantity(figure.most, metric)}",
+                    _times(ratio),
+                    _span(ratio),
+                )
+
+
+def _cpu(results: Results, scenario: Scenario) -> Rows:
+    if "rate" not in scenario.metrics:
+        return
+    for contestant in results.present(scenario):
+        costs = results.costs(scenario, contestant.name)
+        cpu = [costs.get(f"cpu {name}") for name in _PROCESSES]
+        together = sum(each for each in cpu if each is not None)
+        yield (
+            scenario.title,
+            contestant.name,
+            *(_number(each, 1) for each in (*cpu, together)),
+            _number(costs.get("wal"), 0),
+        )
+
+
+def _memory(results: Results, scenario: Scenario) -> Rows:
+    for contestant in results.present(scenario):
+        costs = results.costs(scenario, contestant.name)
+        yield (scenario.title, contestant.name, *(_number(costs.get(f"memory {name}"), 0) for name in _PROCESSES))
+
+
+def _titled_once(rows: Rows) -> Rows:
+    """The rows, each title only where it is new."""
+    last = ""
+    for title, *cells in rows:
+        yield ("" if title == last else title, *cells)
+        last = title
+
+
+def _title(scenario: Scenario, metric: str) -> str:
+    return scenario.title if metric == "rate" else f"{scenario.title}, {metric}"
+
+
+def _brief(error: str) -> str:
+    """What went wrong, without the log, whose paths and passwords belong to one machine."""
+    return error.partition("; its log")[0].splitlines()[0].replace(str(_ROOT), ".")
+
+
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
 
 
 def _times(ratio: Spread | None) -> str:
-    return f"{ratio.median:.2f} x" if ratio else ""
+    return f"{ratio.median:.2f}" if ratio else ""
 
 
 def _span(ratio: Spread | None) -> str:

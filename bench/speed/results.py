@@ -108,8 +108,13 @@ class Results:
             for name, held in each.cost.memory.items():
                 found.setdefault(f"memory {name}", []).append(held)
             found.setdefault("wal", []).append(each.cost.wal_bytes / each.jobs)
-            found.setdefault("elsewhere", []).append(each.cost.elsewhere / each.cost.seconds)
         return {name: statistics.median(values) for name, values in found.items()}
+
+    def noise(self) -> float:
+        """How many cores were busy with something else while something was measured, in the median."""
+        return statistics.median(
+            [m.cost.elsewhere / m.cost.seconds for m in self.measurements if m.cost and m.cost.seconds] or [0.0]
+        )
 
     def errors(self) -> list[str]:
         """What went wrong, and who is not there."""
@@ -121,6 +126,7 @@ class Results:
         """Everything, as JSON has it."""
         return {
             "machine": self.machine,
+            "versions": {one.name: one.version for one in self.contestants if one.version},
             "absent": {one.name: one.absent for one in self.contestants if one.absent},
             "scenarios": {scenario.name: self._summary(scenario) for scenario in self.scenarios},
             "measurements": [asdict(each) for each in self.measurements],

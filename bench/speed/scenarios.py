@@ -7,6 +7,7 @@ by metric: `rate` in jobs a second, or latencies in milliseconds at `p50` and `p
 from __future__ import annotations
 
 import asyncio
+import math
 import operator
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ async def _latency(stage: Stage, jobs: int) -> Figures:
     with stage.measured(worker=[driver]):
         told = await driver.ask("latency", jobs=jobs, every_ms=every_ms)
     found = sorted(told["latencies_us"])
-    return {name: found[len(found) * part // 100] / 1_000 for name, part in (("p50", 50), ("p99", 99))}
+    return {name: found[math.ceil(len(found) * part) - 1] / 1_000 for name, part in (("p50", 0.5), ("p99", 0.99))}
 
 
 def _rate(parts: Sequence[Mapping[str, Any]], until: Mapping[str, Any] | None = None) -> Figures:
