@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from bench.arena import postgres
 from bench.speed import finding, report
+from bench.speed.ceiling import BEST_SHAPE
 from bench.speed.contestants import our_own, peers
+from bench.speed.finding import progress
 from bench.speed.picture import picture
 from bench.speed.results import Results
 from bench.speed.rounds import best_ceiling, contest
@@ -32,13 +32,6 @@ _BEYOND = {
     "pinned": "beside a transaction that stays open for minutes",
     "replicas": "two servers on one database against one",
 }
-
-_errors = Console(stderr=True, highlight=False)
-
-
-def tell(line: str) -> None:
-    """Says what goes on; standard output is for the results."""
-    _errors.print(line, markup=False, soft_wrap=True)
 
 
 def chosen(names: str, known: Sequence[str], what: str) -> Sequence[str]:
@@ -53,16 +46,16 @@ async def race(arguments: argparse.Namespace) -> Results:
     """The contest that the command line asks for."""
     names = chosen(arguments.scenario, [each.name for each in SCENARIOS], "scenario")
     scenarios = [each for each in SCENARIOS if each.name in names]
-    others = peers(tell) if arguments.peers else []
+    others = peers(progress) if arguments.peers else []
     with postgres() as dsn:
         ceiling = arguments.ceiling
         if arguments.search_ceiling:
-            ceiling = await best_ceiling(arguments.scale, dsn, tell)
-            tell(f"the ceiling is at its best as {ceiling} (jobs a claim x workers)")
+            ceiling = await best_ceiling(arguments.scale, dsn, progress)
+            progress(f"the ceiling is at its best as {ceiling} (jobs a claim x loops)")
         everybody = [*our_own(ceiling), *others]
         wanted = chosen(arguments.contestant, [one.name for one in everybody], "contestant")
         contestants = [one for one in everybody if one.name in wanted]
-        return await contest(scenarios, contestants, arguments.rounds, arguments.scale, dsn, tell)
+        return await contest(scenarios, contestants, arguments.rounds, arguments.scale, dsn, progress)
 
 
 async def beyond(names: Sequence[str]) -> list[finding.Finding]:
@@ -105,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", action="store_true", help="other job queues too; the first time they are fetched")
     parser.add_argument("--rounds", type=int, default=3, help="default 3")
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the usual number of jobs")
-    parser.add_argument("--ceiling", default="", metavar="BATCHxWORKERS", help="how plain SQL drains")
+    parser.add_argument(
+        "--ceiling", default=BEST_SHAPE, metavar="BATCHxLOOPS", help=f"how plain SQL drains: {BEST_SHAPE}"
+    )
     parser.add_argument("--search-ceiling", action="store_true", help="try several of these first, and take the best")
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was measured; - prints it")
     parser.add_argument("--write-docs", action="store_true", help=f"put the results into {_PAGE.name}")

@@ -29,7 +29,7 @@ async def _echo(_: str) -> AsyncIterator[Service]:
 
 
 def our_own(ceiling: str) -> Sequence[Contestant]:
-    """Those of this tree. `ceiling` is the shape of the ceiling's workers; empty for its default."""
+    """Those of this tree. `ceiling` is the shape of the ceiling's worker, jobs a claim x loops."""
     unfinished = "SELECT count(*) FROM jobwire.live_job"
     return [
         Contestant("Jobwire", "jobwire", python_driver("bench.speed.drivers.jobwire_driver"), _jobwire, unfinished),
@@ -39,6 +39,7 @@ def our_own(ceiling: str) -> Sequence[Contestant]:
             python_driver("bench.speed.ceiling"),
             remaining=unfinished,
             environment={"BENCH_CEILING": ceiling},
+            version=ceiling,
         ),
         Contestant("echo server", "echo", python_driver("bench.speed.echo"), _echo),
     ]
