@@ -46,7 +46,9 @@ def write_docs(page: Path, place: str, text: str, drawing: str) -> None:
     if not (found_begin and found_end):
         raise ValueError(f"{page} has no place for results: it needs the lines {begin} and {end}")
     if drawing:
-        page.with_suffix(".svg").write_text(drawing, "utf-8")
+        beside = page.with_suffix(".svg")
+        beside.write_text(drawing, "utf-8")
+        text = f"![How many times as fast as each other contestant Jobwire is]({beside.name})\n\n{text}"
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", "utf-8")
 
 

@@ -91,4 +91,5 @@ def test_the_page_has_a_place_for_results(tmp_path: Path) -> None:
     text = page.read_text()
     assert "ALL THE FIGURES" in text and "WHAT IS BEYOND" in text and "Not measured yet" not in text
     assert text.count("## Limits") == 1
+    assert "(benchmarks.svg)" in text
     assert page.with_suffix(".svg").read_text() == "<svg/>"
