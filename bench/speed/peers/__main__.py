@@ -68,9 +68,9 @@ class Driver:
 
 
 @contextmanager
-def _driver(peer: Contestant, settings: Settings, dsn: str) -> Iterator[Driver]:
+def _driver(peer: Contestant, settings: Settings, dsn: str, scenario: str) -> Iterator[Driver]:
     """Start the peer's driver, which is killed at the end if it still runs."""
-    environment = os.environ | peer.environment(settings, target=dsn)
+    environment = os.environ | peer.environment(settings, target=dsn, scenario=scenario)
     with subprocess.Popen(
         peer.command, env=environment, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -86,20 +86,20 @@ def _check(peer: Contestant, settings: Settings, postgres: EmbeddedPostgres) -> 
     """Have the driver do a little of everything, and PostgreSQL crash after it; return what it took, for the reader."""
     dsn = _create_database(postgres, f"{peer.name}_{settings}")
     half = _FEW if peer.idle_pace != Pace() and settings == "defaults" else _MANY
-    with _driver(peer, settings, dsn) as driver:
+    with _driver(peer, settings, dsn, "latency") as driver:
         driver.ask(do="setup")
         driver.end()
-    with _driver(peer, settings, dsn) as driver:
+    with _driver(peer, settings, dsn, "publish_singly") as driver:
         singly = driver.ask(do="publish", jobs=half, batch=1, tasks=16)
         by_batch = driver.ask(do="publish", jobs=half, batch=100, tasks=2)
         _crash(driver, postgres)
     _expect("calls", (singly["calls"], by_batch["calls"]), (half, -(-half // 100)))
     _expect("jobs after publishing and a crash", _remaining(peer, dsn), 2 * half)
-    with _driver(peer, settings, dsn) as driver:
+    with _driver(peer, settings, dsn, "drain") as driver:
         worked = driver.ask(do="work", jobs=2 * half)
         _crash(driver, postgres)
     _expect("jobs after work and a crash", _remaining(peer, dsn), 0)
-    with _driver(peer, settings, dsn) as driver:
+    with _driver(peer, settings, dsn, "latency") as driver:
         latencies = driver.ask(do="latency", jobs=_FEW, every_ms=peer.idle_pace.every_ms)["latencies_us"]
         driver.end()
     _expect("latencies", len(latencies), _FEW)

@@ -1,6 +1,6 @@
 """Drives pgmq's SQL, which the `pgmq` package carries: what bare messages cost, without retries, priorities or limits.
 
-pgmq has no worker, so it is a loop of read and delete. At `defaults` it takes one message at a time, at `best` 1,000,
+pgmq has no worker, so it is a loop of read and delete. At `defaults` it takes one message at a time, at `best` 3,000,
 in two loops. It polls in the server, each 100 ms; at `best` each 10 ms where latency is measured.
 """
 
@@ -16,7 +16,7 @@ from bench.speed.peers.protocol import Handle, at_best, scenario, serve, target
 
 QUEUE = "bench"
 PUBLISHING_CONNECTIONS = 16
-MESSAGES, LOOPS = (1_000, 2) if at_best() else (1, 1)
+MESSAGES, LOOPS = (3_000, 2) if at_best() else (1, 1)
 POLL_MS = 10 if at_best() and scenario() == "latency" else 100
 LEASE_SECONDS = 30
 

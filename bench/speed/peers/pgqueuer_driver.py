@@ -18,7 +18,7 @@ from bench.speed.peers.protocol import Handle, at_best, serve, target
 
 ENTRYPOINT = "bench"
 BATCH = 1_000 if at_best() else 10
-PUBLISHING_CONNECTIONS = 5
+PUBLISHING_CONNECTIONS = 8
 WORKING_CONNECTIONS = 5
 
 

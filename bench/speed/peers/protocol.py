@@ -122,11 +122,11 @@ async def _work(peer: Peer, *, jobs: int) -> dict[str, int]:
         if handled == jobs:
             all_handled.set()
 
+    await peer.remaining()  # so that the first look at the end does not have to plan
     await peer.start_worker(handle)
     say(event="working")
     await all_handled.wait()
-    await _wait_until_durable(peer)
-    ended = time.time_ns()
+    ended = await _when_durable(peer)
     await peer.stop_worker()
     return {"began": began, "ended": ended, "jobs": jobs}
 
@@ -145,11 +145,15 @@ async def _measure_latency(peer: Peer, *, jobs: int, every_ms: float = 50) -> li
         await asyncio.sleep(every_ms / 1000 * random.uniform(0.5, 1.5))
         await peer.publish([_payload(number)])
     latencies = [await arrived.get() for _ in range(jobs)]
-    await _wait_until_durable(peer)
+    await _when_durable(peer)
     await peer.stop_worker()
     return latencies
 
 
-async def _wait_until_durable(peer: Peer) -> None:
-    while await peer.remaining():  # noqa: ASYNC110  (it sends no events)
+async def _when_durable(peer: Peer) -> int:
+    """Wait until no job is left; return when the look that found none began, which is when it was true."""
+    while True:
+        began = time.time_ns()
+        if not await peer.remaining():
+            return began
         await asyncio.sleep(LOOK_AGAIN_SECONDS)

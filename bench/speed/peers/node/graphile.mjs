@@ -1,15 +1,14 @@
-// Drives Graphile Worker. At `defaults` as its README has it: run() with one job at a time. At `best`: a local queue that
-// fetches many jobs at once, and completions by batch.
+// Drives Graphile Worker. At `defaults` as its README has it: run() with one job at a time. At `best`: a local queue
+// that fetches many jobs at once, and completions by batch; but its defaults where latency is measured, as both add some.
 import { Logger, makeWorkerUtils, run } from 'graphile-worker'
 import pg from 'pg'
 
-import { best, serve, target } from './protocol.mjs'
+import { best, scenario, serve, target } from './protocol.mjs'
 
 const TASK = 'bench'
-const WORKER = best
-  ? { concurrentJobs: 100, maxPoolSize: 10, localQueue: { size: 2000 }, completeJobBatchDelay: 0 }
+const WORKER = best && scenario !== 'latency'
+  ? { concurrentJobs: 100, localQueue: { size: 2000 }, completeJobBatchDelay: 5 }
   : {}
-const PUBLISHER = best ? { maxPoolSize: 16 } : {}
 
 // The log's default place is stdout, where the harness reads answers.
 const logger = new Logger(() => (level, message) => {
@@ -27,7 +26,7 @@ class Graphile {
   }
 
   async openPublisher() {
-    this.utils ??= await makeWorkerUtils({ connectionString: target, logger, preset: { worker: PUBLISHER } })
+    this.utils ??= await makeWorkerUtils({ connectionString: target, logger })
   }
 
   async publish(jobs) {

@@ -1,6 +1,6 @@
-// What both Node drivers share: the harness's commands, read from stdin and answered on stdout, in terms of a few things
-// that each peer does in its own way. Always true: stdout carries answers and nothing else; a job counts as finished
-// only when the peer's tables say so, which is looked up each 10 ms once the last handler has run.
+// What both Node drivers share: the harness's commands, read from stdin and answered on stdout, in terms of a few
+// things that each peer does in its own way. Always true: stdout carries answers and nothing else; a job counts as
+// finished only when the peer's tables say so, which is looked up each 10 ms once the last handler has run.
 //
 // A peer is an object with
 //   setup()           makes schema and queue
@@ -52,6 +52,7 @@ async function work(peer, { jobs }, say) {
   let handled = 0
   let began = 0
   const { promise: allHandled, resolve } = Promise.withResolvers()
+  await peer.remaining() // connects, so that the first look at the end does not have to
   await peer.startWorker(() => {
     handled += 1
     if (handled === 1) began = now()
@@ -59,8 +60,7 @@ async function work(peer, { jobs }, say) {
   })
   say({ event: 'working' })
   await allHandled
-  while ((await peer.remaining()) > 0) await sleep(LOOK_AGAIN_MS)
-  const ended = now()
+  const ended = await whenDurable(peer)
   await peer.stopWorker()
   return { began, ended, jobs }
 }
@@ -86,9 +86,18 @@ async function measureLatency(peer, { jobs, every_ms: every = 50 }) {
     await peer.publish([makeJob(number)])
   }
   await allArrived
-  while ((await peer.remaining()) > 0) await sleep(LOOK_AGAIN_MS)
+  await whenDurable(peer)
   await peer.stopWorker()
   return { latencies_us: latencies }
+}
+
+/** Waits until no job is left; gives when the look that found none began, which is when it was true. */
+async function whenDurable(peer) {
+  for (;;) {
+    const began = now()
+    if ((await peer.remaining()) === 0) return began
+    await sleep(LOOK_AGAIN_MS)
+  }
 }
 
 /** Answers the harness's commands until its end of stdin. */

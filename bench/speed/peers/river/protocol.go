@@ -95,6 +95,7 @@ func publishAll(peer *riverPeer, asked command) answer {
 func work(peer *riverPeer, jobs int) answer {
 	var handled, began atomic.Int64
 	allHandled := make(chan struct{})
+	peer.remaining() // so that the first look at the end does not have to plan
 	peer.startWorker(func(benchJob) {
 		switch handled.Add(1) {
 		case 1:
@@ -108,8 +109,7 @@ func work(peer *riverPeer, jobs int) answer {
 	})
 	say("working", nil)
 	<-allHandled
-	waitUntilDurable(peer)
-	ended := time.Now().UnixNano()
+	ended := whenDurable(peer)
 	peer.stopWorker()
 	return answer{"began": began.Load(), "ended": ended, "jobs": jobs}
 }
@@ -133,13 +133,18 @@ func measureLatency(peer *riverPeer, asked command) answer {
 	for range asked.Jobs {
 		latencies = append(latencies, <-arrived)
 	}
-	waitUntilDurable(peer)
+	whenDurable(peer)
 	peer.stopWorker()
 	return answer{"latencies_us": latencies}
 }
 
-func waitUntilDurable(peer *riverPeer) {
-	for peer.remaining() > 0 {
+// whenDurable waits until no job is left; it returns when the look that found none began, which is when it was true.
+func whenDurable(peer *riverPeer) int64 {
+	for {
+		began := time.Now().UnixNano()
+		if peer.remaining() == 0 {
+			return began
+		}
 		time.Sleep(lookAgain)
 	}
 }
