@@ -16,7 +16,8 @@ from jobwire_server.cli.children import child
 
 @asynccontextmanager
 async def _jobwire(dsn: str) -> AsyncIterator[Service]:
-    async with arena(dsn, schema="jobwire") as place:
+    # All at its defaults but how it stops: nobody is left who could send last Acks.
+    async with arena(dsn, schema="jobwire", drain_linger=0) as place:
         yield Service(place.address, place.server.pid)
 
 
