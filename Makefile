@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help setup protos run demo test chaos mutants bounded soak lint format requirements grpcurl clean
+.PHONY: help setup protos run demo test chaos mutants bounded soak bench bench-peers lint format requirements grpcurl clean
 
 PYTHON ?= python3
 GRPCURL_VERSION := v1.9.4
@@ -20,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/.tools/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## create .venv with the pinned packages, hashes checked, and with ours editable
 
@@ -59,6 +59,12 @@ bounded: $(STUBS)  ## measure memory, idle statements and overload; ARGS="--seco
 
 soak: $(STUBS)  ## workers come, go and die for MINUTES=20: nothing may grow
 	@exec python -m bench.soak --minutes $(or $(MINUTES),20) $(ARGS)
+
+bench: $(STUBS)  ## measure speed beside plain SQL and bare gRPC, in minutes; ARGS="--help" says what can be set (see docs/benchmarks.md)
+	@exec python -m bench.speed $(ARGS)
+
+bench-peers: $(STUBS)  ## the same beside other job queues, which are fetched into .tools/peers (some need Node.js or Go)
+	@exec python -m bench.speed --peers $(ARGS)
 
 clean:  ## remove what was generated or installed here; .data, where databases are, stays
 	@rm -rf .venv .tools build clients/python/jobwire/v1 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

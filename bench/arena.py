@@ -87,10 +87,10 @@ def postgres(settings: Mapping[str, str] | None = None) -> Iterator[str]:
 
 @asynccontextmanager
 async def arena(dsn: str, **settings: object) -> AsyncIterator[Arena]:
-    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`."""
+    """Starts a server, and ends it. `settings` are its own, such as `max_sessions=10`; a schema's name is made up."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jobwire-bench-")))
-        schema = f"bench_{secrets.token_hex(4)}"
+        schema = str(settings.get("schema") or f"bench_{secrets.token_hex(4)}")
         stack.callback(_drop, dsn, schema)
         yield await stack.enter_async_context(_serving(folder, dsn, schema, settings))
 
