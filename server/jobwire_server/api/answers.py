@@ -58,7 +58,10 @@ def _publish_result(published: Published) -> queue_service_pb2.PublishResult:
 
 
 def ack_response(answer: AckAnswer) -> queue_service_pb2.AckResponse:
-    return queue_service_pb2.AckResponse(results=map(_ack_result, answer.results), session_alive=answer.session_alive)
+    # All that one statement completed has one result, and so one message.
+    made = {id(result): _ack_result(result) for result in {id(result): result for result in answer.results}.values()}
+    results = [made[id(result)] for result in answer.results]
+    return queue_service_pb2.AckResponse(results=results, session_alive=answer.session_alive)
 
 
 def _ack_result(result: AckResult) -> queue_service_pb2.AckResult:

@@ -109,6 +109,11 @@ def uuids(values: Iterable[UUID | None]) -> _Uuid:
     return _build(_Uuid, values, lambda v: b"\0\0\0\x10" + v.bytes)
 
 
+def raw_uuids(values: Iterable[bytes]) -> _Uuid:
+    """`uuid[]`, of 16 bytes each."""
+    return _build(_Uuid, values, lambda v: b"\0\0\0\x10" + v)
+
+
 class _ArrayDumper(Dumper):
     format = Format.BINARY
 

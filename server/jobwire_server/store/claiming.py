@@ -61,7 +61,8 @@ async def claim(
     Sessions of another epoch get none.
     """
     rows = await database.once("claim", claim_params(replica, queue, wants, spans))
-    return [_claimed(queue, row, suspect=False) for row in rows]
+    name, tokens = queue.encode(), [want.token.bytes for want in wants]
+    return [_claimed(name, tokens, row, suspect=False) for row in rows]
 
 
 def claim_params(replica: UUID, queue: str, wants: Sequence[Want], spans: Sequence[Span]) -> dict[str, Any]:
@@ -85,12 +86,12 @@ async def claim_suspect(database: Database, replica: UUID, queue: str, want: Wan
         "claim_suspect",
         {"replica": replica, "queue": queue, "session": want.session_id, "epoch": want.epoch, "token": want.token},
     )
-    return [_claimed(queue, row, suspect=True) for row in rows]
+    return [_claimed(queue.encode(), [want.token.bytes], row, suspect=True) for row in rows]
 
 
-def _claimed(queue: str, row: Row, *, suspect: bool) -> Claimed:
+def _claimed(queue: bytes, tokens: Sequence[bytes], row: Row, *, suspect: bool) -> Claimed:
     delivery = Delivery(
-        Handle(queue, row.id, row.token, row.place),
+        Handle.joined(queue, row.id, tokens[row.want - 1], row.place),
         row.data,
         row.headers,
         -row.rank,

@@ -10,7 +10,7 @@ from uuid import UUID
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import Delivery, NewJob, Published
 from jobwire_server.domain.limits import DEDUPLICATION_HOURS
-from jobwire_server.domain.queues import JobOptions, Queue
+from jobwire_server.domain.queues import NOTHING_SAID, Queue
 
 from . import arrays
 from .claiming import Span, Want, claim_params
@@ -73,12 +73,12 @@ async def hand_over(
         row, taken_back = await _store(database, connection, "hand_over", params, queue, unique.values(), wants)
         results = await _results(database, connection, queue, jobs, unique, set(row.ids) - taken_back)
     claimed = []
-    for job_id, member, place in zip(row.ids, row.members or (), row.turns or (), strict=False):
+    for job_id, want, place in zip(row.ids, row.wants or (), row.places or (), strict=False):
         if job_id in taken_back:
             continue
-        job, token = unique[job_id], row.tokens[member - 1]
+        job = unique[job_id]
         rule = job.options.over(queue.options)
-        handle = Handle(queue.name, job_id, token, place)
+        handle = Handle(queue.name, job_id, wants[want - 1].token, place)
         claimed.append(
             Delivery(
                 handle, job.data, job.headers, job.priority, 1, 0, rule.retry_limit, row.created_at, rule.expire_ms
@@ -95,8 +95,11 @@ def _first_of_each_id(jobs: Iterable[NewJob]) -> dict[UUID, NewJob]:
 
 
 def _rows(queue: Queue, jobs: Collection[NewJob]) -> dict[str, Any]:
-    rules: dict[JobOptions, int] = {}
-    rule_of = [rules.setdefault(job.options.over(queue.options), len(rules) + 1) for job in jobs]
+    rules = {queue.options: 1}
+    rule_of = [
+        1 if job.options is NOTHING_SAID else rules.setdefault(job.options.over(queue.options), len(rules) + 1)
+        for job in jobs
+    ]
     return {
         "queue": queue.name,
         "ids": arrays.uuids(job.id for job in jobs),

@@ -80,7 +80,7 @@ async def _settle(database: Database, connection: Connection, items: Sequence[Ac
     found: dict[Handle, AckResult] = {}
     back_in: dict[str, timedelta] = {}
     for queue in sorted(by_queue):
-        mine = sorted(by_queue[queue], key=lambda item: item.handle.job_id.int)
+        mine = sorted(by_queue[queue], key=lambda item: item.handle.job_id_bytes)
         results: dict[Handle, AckResult] = {}
         done = [item for item in mine if isinstance(item.outcome, Complete)]
         given = [item for item in mine if isinstance(item.outcome, Fail | Release)]
@@ -115,8 +115,8 @@ async def _complete(
         "complete",
         {
             "queue": queue,
-            "ids": arrays.uuids(item.handle.job_id for item in items),
-            "tokens": arrays.uuids(item.handle.token for item in items),
+            "ids": arrays.raw_uuids(item.handle.job_id_bytes for item in items),
+            "tokens": arrays.raw_uuids(item.handle.token_bytes for item in items),
             "places": arrays.int4s(item.handle.place for item in items),
             "outputs": arrays.texts(
                 item.outcome.output if isinstance(item.outcome, Complete) else None for item in items

@@ -40,5 +40,5 @@ WITH party AS MATERIALIZED (
         FROM picked p CROSS JOIN seat s GROUP BY s.places[p.n]
     ) dealt
 )
-SELECT (%(tokens)b::uuid[])[s.places[p.n]] AS token, s.turns[p.n] AS place, p.rank, p.seq, p.id, p.data, p.headers, p.attempt, p.retry_count, p.retry_limit, p.created_at, p.expire_ms
+SELECT s.places[p.n] AS want, s.turns[p.n] AS place, p.rank, p.seq, uuid_send(p.id) AS id, p.data, p.headers, p.attempt, p.retry_count, p.retry_limit, p.created_at, p.expire_ms
 FROM picked p CROSS JOIN seat s ORDER BY p.rank, p.seq

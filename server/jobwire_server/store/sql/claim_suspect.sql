@@ -14,4 +14,4 @@ WITH party AS MATERIALIZED (
     SELECT %(queue)s, %(token)s, p.id, p.epoch, p.worker, clock_timestamp(), clock_timestamp() + d.expire_ms * interval '1 millisecond', ARRAY[d.id], ARRAY[d.attempt]
     FROM picked d CROSS JOIN party p
 )
-SELECT %(token)s::uuid AS token, 1::bigint AS place, rank, seq, id, data, headers, attempt, retry_count, retry_limit, created_at, expire_ms FROM picked
+SELECT 1 AS want, 1::bigint AS place, rank, seq, uuid_send(id) AS id, data, headers, attempt, retry_count, retry_limit, created_at, expire_ms FROM picked

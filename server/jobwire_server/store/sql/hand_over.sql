@@ -3,18 +3,14 @@
 --
 -- A session may have several claims, of which the one with fewer seats `before` it is filled first.
 --
--- The sessions are locked before the jobs are written, as everywhere. Returns in claim order the ids stored, and of the first so many, which
--- are claimed, the session's seat: which of `tokens`, and the place in its claim.
+-- The sessions are locked before the jobs are written, as everywhere. Returns in claim order the ids stored, and in the same order the seats,
+-- each by which of the wants it belongs to and its place in the claim: as many jobs as there are seats are claimed.
 WITH party AS MATERIALIZED (
-    SELECT s.id, s.epoch, s.worker, w.token, w.want, w.before, w.place
-    FROM unnest(%(sessions)b::uuid[], %(epochs)b::int8[], %(tokens)b::uuid[], %(wants)b::int4[], %(befores)b::int4[])
-        WITH ORDINALITY AS w (id, epoch, token, want, before, place)
+    SELECT w.want, w.before, w.place
+    FROM unnest(%(sessions)b::uuid[], %(epochs)b::int8[], %(wants)b::int4[], %(befores)b::int4[]) WITH ORDINALITY AS w (id, epoch, want, before, place)
     JOIN jobwire.session s ON s.id = w.id AND s.epoch = w.epoch AND s.owner = %(replica)s
     ORDER BY s.id
     FOR SHARE OF s
-), member AS MATERIALIZED (
-    SELECT array_agg(id ORDER BY place) AS ids, array_agg(epoch ORDER BY place) AS epochs, array_agg(worker ORDER BY place) AS workers,
-        array_agg(token ORDER BY place) AS tokens FROM party
 ), overtaken AS MATERIALIZED (
     SELECT FROM unnest(%(from_ranks)b::int4[], %(from_seqs)b::int8[], %(to_ranks)b::int4[]) AS span (from_rank, from_seq, to_rank)
     CROSS JOIN LATERAL (
@@ -23,8 +19,8 @@ WITH party AS MATERIALIZED (
         ORDER BY r.rank, r.seq LIMIT 1
     ) t LIMIT 1
 ), seat AS MATERIALIZED (
-    SELECT count(*) AS count, array_agg(place ORDER BY before + turn, place) AS members, array_agg(turn ORDER BY before + turn, place) AS turns
-    FROM (SELECT row_number() OVER (ORDER BY place) AS place, want, before FROM party) p CROSS JOIN LATERAL generate_series(1, want) AS turn
+    SELECT count(*) AS count, array_agg(place ORDER BY before + turn, place) AS places, array_agg(turn ORDER BY before + turn, place) AS turns
+    FROM party CROSS JOIN LATERAL generate_series(1, want) AS turn
     WHERE NOT EXISTS (SELECT FROM overtaken)
 ), input AS MATERIALIZED (
     SELECT i.*, nextval('jobwire.job_seq') AS seq
@@ -43,12 +39,13 @@ WITH party AS MATERIALIZED (
     SELECT %(queue)s, rank, seq, id FROM ranked WHERE n > (SELECT count FROM seat) ORDER BY rank, seq
 ), recorded AS (
     INSERT INTO jobwire.claim (queue, token, session_id, epoch, worker, claimed_at, check_at, ids, attempts)
-    SELECT %(queue)s, m.tokens[d.member], m.ids[d.member], m.epochs[d.member], m.workers[d.member], clock_timestamp(),
-        clock_timestamp() + d.expire_ms * interval '1 millisecond', d.ids, d.attempts
+    SELECT %(queue)s, (%(tokens)b::uuid[])[place], (%(sessions)b::uuid[])[place], (%(epochs)b::int8[])[place],
+        (SELECT s.worker FROM jobwire.session s WHERE s.id = (%(sessions)b::uuid[])[place]),
+        clock_timestamp(), clock_timestamp() + expire_ms * interval '1 millisecond', ids, attempts
     FROM (
-        SELECT s.members[r.n] AS member, min(r.expire_ms) AS expire_ms, array_agg(r.id ORDER BY r.n) AS ids, array_agg(r.attempt ORDER BY r.n) AS attempts
-        FROM ranked r CROSS JOIN seat s WHERE r.n <= s.count GROUP BY s.members[r.n]
-    ) d CROSS JOIN member m
+        SELECT s.places[r.n] AS place, min(r.expire_ms) AS expire_ms, array_agg(r.id ORDER BY r.n) AS ids, array_agg(r.attempt ORDER BY r.n) AS attempts
+        FROM ranked r CROSS JOIN seat s WHERE r.n <= s.count GROUP BY s.places[r.n]
+    ) dealt
 )
-SELECT coalesce((SELECT array_agg(id ORDER BY n) FROM ranked), '{}') AS ids, s.members, s.turns, m.tokens, statement_timestamp() AS created_at
-FROM seat s CROSS JOIN member m
+SELECT coalesce((SELECT array_agg(id ORDER BY n) FROM ranked), '{}') AS ids, s.places AS wants, s.turns AS places, statement_timestamp() AS created_at
+FROM seat s
