@@ -62,7 +62,8 @@ async def test_a_client_that_leaves_while_it_is_written_to_is_no_error(
             calls = [other.queue.Subscribe(greedy) for _ in range(2)]
             for call in calls:
                 assert (await call.read()).HasField("opened")
-            await until_metric(api, "jobwire_in_flight", 60)
+            # One has all it asked for, the other what came while the first was behind, or as much.
+            await until_metric(api, "jobwire_in_flight", 31, 60)
             calls[0].cancel()
         await until_metric(api, "jobwire_streams", 0)
     assert {line["code"] for line in subscribe_lines(logged)} == {"CANCELLED"}
@@ -70,9 +71,9 @@ async def test_a_client_that_leaves_while_it_is_written_to_is_no_error(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def until_metric(api: Api, name: str, value: float) -> None:
+async def until_metric(api: Api, name: str, value: float, most: float | None = None) -> None:
     async with asyncio.timeout(30):
-        while (await metrics(api.server))(name) != value:
+        while not value <= (await metrics(api.server))(name) <= (value if most is None else most):
             await asyncio.sleep(0.01)
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
@@ -137,18 +137,39 @@ async def test_a_claim_whose_result_is_lost(line: Line, serve: Serve, books: Boo
     async with serve(**QUIET) as api, worker_of(api, max_in_flight=1) as worker:
         await publish(api, queue="other")
         await asyncio.sleep(0.5)  # its first claim, which finds nothing, is over
-        # The next one is then the first statement to name the session.
+        first, second = await publish(api, 2)
+        [running] = await worker.receive(1)
+        # The claim that follows its Ack is then the first statement to name the session.
         line.proxy.freeze_answers_on(UUID(worker.session_id).bytes)
-        [job_id] = await publish(api)
-        await until(lambda: books.count("claim"))
+        await worker.report(*done(running.handle))
+        await until(lambda: books.count("ready") == 1)  # that of the other queue
         line.proxy.cut()
         line.proxy.heal()
-        [delivery] = await worker.receive(1)
-        assert (delivery.job_id, delivery.attempt, delivery.retry_count) == (job_id, 2, 0)
+        delivery = (await worker.receive(2))[1]
+        assert (delivery.job_id, delivery.attempt, delivery.retry_count) == (second, 2, 0)
         assert books.one_lease_each()
         answer, _ = await insisting(lambda: worker.report(*done(delivery.handle)))
         assert [result.status for result in answer.results] == [ACK_STATUS_APPLIED]
-    assert books.ends() == {job_id: End(COMPLETED, 2, 0, 0)}
+    assert books.ends() == {first: FINE, second: End(COMPLETED, 2, 0, 0)}
+
+
+async def test_a_hand_over_whose_result_is_lost(line: Line, serve: Serve, books: Books) -> None:
+    """The Publish was committed with its claim; repeated, it meets its job, which is given back and delivered again."""
+    async with serve(**QUIET) as api, worker_of(api, max_in_flight=1) as worker:
+        await publish(api, queue="other")
+        await asyncio.sleep(0.5)  # as above
+        line.proxy.freeze_answers_on(UUID(worker.session_id).bytes)
+        job = JobSpec(id=str(uuid4()), data="1")
+        publishing = asyncio.create_task(insisting(lambda: api.queue.Publish(PublishRequest(queue="work", jobs=[job]))))
+        await until(lambda: books.count("claim"))
+        line.proxy.cut()
+        line.proxy.heal()
+        (answer, again) = await publishing
+        assert again and not answer.results[0].created
+        [delivery] = await worker.receive(1)
+        assert (delivery.job_id, delivery.attempt, delivery.retry_count) == (job.id, 2, 0)
+        await insisting(lambda: worker.report(*done(delivery.handle)))
+    assert books.ends() == {job.id: End(COMPLETED, 2, 0, 0)}
 
 
 async def test_a_slow_way_to_the_database(line: Line, serve: Serve, books: Books) -> None:

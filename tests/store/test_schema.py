@@ -307,7 +307,7 @@ async def test_a_claim_takes_no_more_than_asked_whatever_the_plan(database: Data
             await connection.execute(f"SET {settings}".encode())
         wants = [claiming.Want(want.session_id, 1, uuid4(), want.count) for want in wants]
         claimed = await claiming.claim(database, replica, "work", [*wants, stranger, outdated])
-        by_token = {want.token: [job for job in claimed if job.token == want.token] for want in wants}
+        by_token = {want.token: [job for job in claimed if job.delivery.handle.token == want.token] for want in wants}
         assert [len(by_token[want.token]) for want in wants] == [3, 1, 5] and len(claimed) == 9
         assert [job.seq for job in claimed] == sorted(job.seq for job in claimed)
         for jobs in by_token.values():

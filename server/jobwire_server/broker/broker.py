@@ -333,7 +333,7 @@ class Broker:
 
     def _ended_for_other(self, session_id: UUID, ended: Ended) -> None:
         self._stats["sessions_ended_for_others"] += 1
-        self._signals.tell_replica(ended.owner, kind="closed", session=session_id)
+        self._signals.tell_replica(ended.owner, kind="lost", session=session_id)
         for queue, jobs in ended.given_back.items():
             self._stats["given_back"] += jobs
             self._tickets(queue)
@@ -362,6 +362,8 @@ class Broker:
             self._book.taken_over(UUID(message["session"]), message["epoch"])
         elif kind == "closed":
             self._book.closed(UUID(message["session"]))
+        elif kind == "lost":
+            self._book.lost(UUID(message["session"]))
         elif kind == "stops":
             self._look_again(self._tell_stops)
 

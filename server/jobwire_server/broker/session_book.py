@@ -323,10 +323,16 @@ class SessionBook:
             self._forget(session, SessionTakenOver(str(session_id)))
 
     def closed(self, session_id: UUID) -> None:
-        """Another replica says that the session has ended."""
+        """Another replica says that the client has closed the session."""
         session = self._sessions.get(session_id)
         if session is not None:
             self._forget(session, None)
+
+    def lost(self, session_id: UUID) -> None:
+        """Another replica says that it took this one for dead, and has ended the session."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            self._forget(session, SessionLost(str(session_id)))
 
     # What time brings.
 
