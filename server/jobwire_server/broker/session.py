@@ -56,6 +56,8 @@ class Session:
         self.alone = False
         """A suspect is being claimed for it."""
         self.resuming = False
+        self.closing = False
+        """Its client leaves. What claims for it meanwhile would hold up its end, one after the other."""
         self.timer: asyncio.TimerHandle | None = None
         """The next heartbeat while attached, the end of the grace while detached."""
         self._received = 0
@@ -68,7 +70,7 @@ class Session:
         """How many more jobs may be claimed for it now."""
         if self.stream is None or self.stream.behind:
             return 0
-        if self.resuming or self.saved_for_suspect or self.alone or self.isolated:
+        if self.resuming or self.closing or self.saved_for_suspect or self.alone or self.isolated:
             return 0
         return max(0, self.max_in_flight - len(self.in_flight) - self.reserved)
 

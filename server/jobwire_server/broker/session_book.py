@@ -267,9 +267,17 @@ class SessionBook:
 
     async def close(self, session_id: UUID) -> bool:
         """The client leaves: ends its session wherever it is served; False if it is over already."""
-        ended = await store.end_session(self._database, session_id)
         session = self._sessions.get(session_id)
         if session is not None:
+            session.closing = True
+        try:
+            ended = await store.end_session(self._database, session_id)
+        except BaseException:
+            if session is not None:
+                session.closing = False
+                self._dispatcher.credits_changed(session)
+            raise
+        if (session := self._sessions.get(session_id)) is not None:
             self._forget(session, None)
         if ended is None:
             return False
