@@ -66,7 +66,6 @@ class Signals:
         self._quiet_until: dict[tuple[str, str], float] = {}
         self._next_flush = 0.0
         self._work = asyncio.Event()
-        self._beat_now = False
         self._told_of_pooler = False
         self.polling = False
         """Whether a pooler keeps it from listening."""
