@@ -25,6 +25,7 @@ from jobwire_server.domain.jobs import (
     Extend,
     Fail,
     JobState,
+    Outcome,
     Release,
     StopReason,
 )
@@ -67,22 +68,22 @@ class Stop:
 
 async def settle(database: Database, items: Sequence[AckItem]) -> Settled:
     """Applies `items` in one transaction. Each handle must occur once."""
-    kinds = {(item.handle.queue, _kind(item)) for item in items}
     # One statement applies them then; what comes after it only asks about those it did not apply.
-    single = len(kinds) == 1
+    single = len({handle.queue_bytes for handle, _ in items}) == len({_kind(outcome) for _, outcome in items}) == 1
     return await with_partitions(database, lambda connection: _settle(database, connection, items), single=single)
 
 
 async def _settle(database: Database, connection: Connection, items: Sequence[AckItem]) -> Settled:
-    by_queue: dict[str, list[AckItem]] = defaultdict(list)
+    by_queue: dict[bytes, list[AckItem]] = defaultdict(list)
     for item in items:
-        by_queue[item.handle.queue].append(item)
+        by_queue[item.handle.queue_bytes].append(item)
     found: dict[Handle, AckResult] = {}
     back_in: dict[str, timedelta] = {}
-    for queue in sorted(by_queue):
-        mine = sorted(by_queue[queue], key=lambda item: item.handle.job_id_bytes)
+    for _, mine in sorted(by_queue.items()):
+        queue = mine[0].handle.queue
+        mine.sort(key=lambda item: item.handle.job_id_bytes)
         results: dict[Handle, AckResult] = {}
-        done = [item for item in mine if isinstance(item.outcome, Complete)]
+        done = {handle: outcome for handle, outcome in mine if isinstance(outcome, Complete)}
         given = [item for item in mine if isinstance(item.outcome, Fail | Release)]
         running = [item for item in mine if isinstance(item.outcome, Extend)]
         if bool(done) + bool(given) + bool(running) > 1:
@@ -108,23 +109,22 @@ async def _lock(database: Database, connection: Connection, queue: str, ids: Seq
 
 
 async def _complete(
-    database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
+    database: Database, connection: Connection, queue: str, done: Mapping[Handle, Complete]
 ) -> dict[Handle, AckResult]:
+    handles = list(done)
     [row] = await database.run(
         connection,
         "complete",
         {
             "queue": queue,
-            "ids": arrays.raw_uuids(item.handle.job_id_bytes for item in items),
-            "tokens": arrays.raw_uuids(item.handle.token_bytes for item in items),
-            "places": arrays.int4s(item.handle.place for item in items),
-            "outputs": arrays.texts(
-                item.outcome.output if isinstance(item.outcome, Complete) else None for item in items
-            ),
+            "ids": arrays.raw_uuids([handle.job_id_bytes for handle in handles]),
+            "tokens": arrays.raw_uuids([handle.token_bytes for handle in handles]),
+            "places": arrays.int4s([handle.place for handle in handles]),
+            "outputs": arrays.texts([outcome.output for outcome in done.values()]),
         },
     )
-    applied = items if row.places is None else [items[place - 1] for place in row.places]
-    return dict.fromkeys((item.handle for item in applied), AckResult(AckStatus.APPLIED, JobState.COMPLETED))
+    applied = handles if row.places is None else [handles[place - 1] for place in row.places]
+    return dict.fromkeys(applied, AckResult(AckStatus.APPLIED, JobState.COMPLETED))
 
 
 async def _settle_by_rules(
@@ -219,9 +219,9 @@ def _by_handle(items: Sequence[AckItem], results: Mapping[tuple[UUID, UUID], Ack
     }
 
 
-def _kind(item: AckItem) -> type[Complete | Fail | Extend]:
-    """By which statement an item is applied."""
-    return Fail if isinstance(item.outcome, Release) else type(item.outcome)
+def _kind(outcome: Outcome) -> type[Complete | Fail | Extend]:
+    """By which statement it is recorded."""
+    return Fail if isinstance(outcome, Release) else type(outcome)
 
 
 def _key(handle: Handle) -> dict[str, Any]:
