@@ -117,6 +117,8 @@ class Client:
                 return method(request, timeout=attempts.timeout())
             except grpc.RpcError as failure:
                 error = error_from_rpc(failure, self._target)
+            if self._closed and error.code is grpc.StatusCode.CANCELLED:
+                raise error  # by `close` in another thread, not by a server that stops
             time.sleep(attempts.pause_after(error))
 
 
