@@ -319,6 +319,39 @@ async def test_an_extension_returns_when_it_is_answered(server: ScriptedServer, 
         assert extended.is_set()
 
 
+async def test_what_is_extended_again_while_a_group_is_taken_apart_is_said_again(
+    server: ScriptedServer, working: Working
+) -> None:
+    gate, go_on, said = Gate(), asyncio.Event(), asyncio.Event()
+
+    async def reply(request: pb.AckRequest) -> pb.AckResponse:
+        if len(request.items) > 1:
+            raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+        return await gate(request) if request.items and request.items[0].handle == "h-2" else all_applied(request)
+
+    server.answer_ack = reply
+
+    async def handle(job: Job) -> None:
+        if job.data:
+            job.extend(600)
+            await go_on.wait()
+            answered = job.extend(1200)
+            said.set()
+            await answered
+
+    async with working(handle, concurrency=2):
+        stream = await server.opened()
+        await stream.deliver(delivery("h-1", "1"), delivery("h-2", "0"))
+        await server.ack(lambda ack: [item.handle for item in ack.items] == ["h-2"])
+        go_on.set()
+        async with asyncio.timeout(PATIENCE):
+            await said.wait()
+        gate.open()
+        await server.settled("h-1")
+    spans = [item.extend.expire_in.seconds for ack in server.acks for item in ack.items if item.HasField("extend")]
+    assert spans[-1] == 1200
+
+
 @pytest.mark.parametrize(
     "answer",
     [

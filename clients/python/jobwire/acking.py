@@ -239,7 +239,8 @@ class Acker:
             item.handle = handle
         if self._credits_due():
             request.max_in_flight = self._credits_wanted()
-        sent = {handle: extension for handle, extension in self._extensions.items() if handle in items}
+        # Not those that say something newer than the items of a group that is being taken apart.
+        sent = {handle: each for handle, each in self._extensions.items() if items.get(handle) is each.item}
         try:
             response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
         except JobwireError as error:
