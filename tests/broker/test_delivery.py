@@ -257,12 +257,15 @@ async def test_release_counts_nothing_and_backs_off_by_its_count(broker: Broker)
 
 async def test_a_job_waits_for_its_time(broker: Broker) -> None:
     async with Worker(broker, subscription()) as worker:
+        # It would be first: what comes due meanwhile must not take it along.
+        [much_later] = await publish(broker, start_in_ms=60_000)
         [later] = await publish(broker, start_in_ms=700)
         [now] = await publish(broker)
         await worker.receive(2)
         assert [delivery.handle.job_id for delivery in worker.deliveries] == [now, later]
         job = await broker.get_job("work", later)
         assert job.started_at is not None and job.started_at >= job.start_after
+        assert await state(broker, much_later) is JobState.CREATED
 
 
 async def test_extend_moves_the_limit_and_progress_alone_does_not(broker: Broker) -> None:
