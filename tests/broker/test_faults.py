@@ -25,7 +25,7 @@ from jobwire_server.store import sessions as store
 from jobwire_server.store.database import Connection, Database
 from tests.conftest import Postgres
 
-from .conftest import Worker, jobs, publish, subscription, until
+from .conftest import QUICK, Worker, jobs, publish, subscription, until
 
 Replica = Callable[..., Awaitable[Broker]]
 Rows = Callable[..., Awaitable[list[tuple[Any, ...]]]]
@@ -133,6 +133,44 @@ async def test_the_end_of_a_session_outlasts_a_lock(
     await over(broker, worker.opened.session_id)
     job = await broker.get_job("work", job_id)
     assert (job.state, job.loss_count) == (JobState.RETRY, 1)
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+async def test_a_session_whose_client_leaves_is_claimed_for_no_more(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, sql: Rows, suspect: bool
+) -> None:
+    """A claim holds the session's row: over a backlog one would follow the other, and its end would wait for each."""
+    end_session, leaving, go_on = store.end_session, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **named: Any) -> store.Ended | None:
+        leaving.set()
+        await go_on.wait()
+        return await end_session(*args, **named)
+
+    monkeypatch.setattr(session_book.store, "end_session", slow)
+    async with Worker(broker, subscription()) as worker:
+        closing = asyncio.create_task(broker.ack(Ack(worker.opened.session_id, (), close_session=True)))
+        await leaving.wait()
+        await publish(broker, start_in_ms=60_000 if suspect else None)
+        await sql("UPDATE scheduled SET suspect = true, start_after = now()")
+        await asyncio.sleep(3 * QUICK.poll_interval_ms / 1000)
+        async with Worker(broker, subscription()) as other:
+            await until(lambda: worker.deliveries or other.deliveries)
+            assert not worker.deliveries
+            go_on.set()
+            await closing
+
+
+async def test_a_session_whose_end_failed_goes_on(replica: Replica, postgres: Postgres, schema: str) -> None:
+    broker = await replica(poll_interval_ms=60_000)
+    async with Worker(broker, subscription()) as worker:
+        async with held(postgres, schema, "SELECT FROM session FOR KEY SHARE"):
+            closing = asyncio.create_task(broker.ack(Ack(worker.opened.session_id, (), close_session=True)))
+            await asyncio.sleep(0.1)
+            await publish(broker)
+            with pytest.raises(LockTimeout):
+                await closing
+        await worker.receive(1)
 
 
 async def test_a_loss_that_waits_for_a_database_that_is_away_is_counted_against_nobody(broker: Broker) -> None:

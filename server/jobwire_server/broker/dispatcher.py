@@ -295,7 +295,7 @@ class Dispatcher:
         attached = [
             session
             for session in lane.sessions
-            if session.stream is not None and session.max_in_flight and not session.isolated
+            if session.stream is not None and session.max_in_flight and not session.isolated and not session.closing
         ]
         if not attached:
             return False
