@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,21 @@ if TYPE_CHECKING:
 
 PAYLOAD_BYTES = 200
 _ITEMS_PER_ACK = 1_000
-_OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
+_SERVICE = "jobwire.v1.QueueService"
+
+
+def _repeated(method: str, *codes: str) -> dict[str, object]:
+    """For a service config: calls of `method` that end so are repeated shortly, by gRPC itself."""
+    policy = {"maxAttempts": 5, "initialBackoff": "0.2s", "maxBackoff": "2s", "backoffMultiplier": 2}
+    return {
+        "name": [{"service": _SERVICE, "method": method}],
+        "retryPolicy": policy | {"retryableStatusCodes": codes},
+    }
+
+
+# As the contract says. But a Publish that may have been stored is not: its jobs have no ids, and would be there twice.
+_CONFIG = {"methodConfig": [_repeated("Ack", "ABORTED", "UNAVAILABLE"), _repeated("Publish", "ABORTED")]}
+_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", json.dumps(_CONFIG)))
 _CONNECTING_AT_ONCE = 50
 _TICK_SECONDS = 0.25
 _COMPLETE = Complete()
