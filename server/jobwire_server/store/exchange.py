@@ -1,13 +1,15 @@
 """Statements and their rows over one connection, below the driver's cursors, whose cost is several times theirs.
 
 What is exchanged at once is one round trip and, outside a transaction, one transaction. Each statement is prepared when
-it is first used, with the types of its parameters. Of no use behind a pooler, where nothing prepared is found again.
+it is first used, with the types of its parameters. No plan is kept for longer than a second: one made while the tables
+were empty would not do for a burst. Of no use behind a pooler, where nothing prepared is found again.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+import time
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,6 +28,8 @@ Row = Any
 Call = tuple[bytes, Mapping[str, Any]]
 """A statement, with `%(name)s` or, to have it sent in binary whatever it is, `%(name)b` for parameters; and these."""
 
+_PLANS_SECONDS = 1.0
+
 _PARAMETER = re.compile(rb"%\((\w+)\)([sb])")
 
 
@@ -37,10 +41,11 @@ class Exchange:
         self._adapters = Transformer(connection)
         self._prepared: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
         self._names = 0
+        self._planned = 0.0
 
     def run(self, calls: Sequence[Call]) -> PQGen[list[Sequence[Row]]]:
         """Sends the statements and returns the rows of each."""
-        commands: list[PipelineCommand] = []
+        commands = self._old_plans_away()
         fresh: dict[int, tuple[bytes, tuple[int, ...]]] = {}
         asked: list[int] = []
         for text, params in calls:
@@ -74,6 +79,14 @@ class Exchange:
             if answer.status == ExecStatus.FATAL_ERROR:
                 raise error_from_result(answer)
         return [self._rows(answers[place]) for place in asked]
+
+    def _old_plans_away(self) -> list[PipelineCommand]:
+        """What has plans made anew if it is time to; along with statements it costs no round trip."""
+        now = time.monotonic()
+        if now - self._planned <= _PLANS_SECONDS:
+            return []
+        self._planned = now
+        return [functools.partial(self._wire.send_query_params, b"DISCARD PLANS", None)]
 
     def _send(self, commands: Sequence[PipelineCommand]) -> PQGen[None]:
         """Sends commands and a sync at once. If the socket is full, what comes meanwhile is taken, to let go of it."""
