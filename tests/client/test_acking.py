@@ -207,6 +207,28 @@ async def test_a_refused_statement_harms_no_other(server: ScriptedServer, workin
     assert sorted(accepted) == sorted(["h-0", *handles, "last"])
 
 
+async def test_large_results_are_split_over_calls(server: ScriptedServer, working: Working) -> None:
+    server.answer_ack = gate = Gate()
+
+    async def answer(job: Job) -> object:
+        return "ä" * job.data if job.data else None
+
+    async with working(answer, concurrency=50):
+        stream = await server.opened()
+        await stream.deliver(delivery("h-0"))
+        await server.settled("h-0")
+        handles = [f"h-{number}" for number in range(1, 41)]
+        # Every other result is 400,000 bytes, of which seven fit into a call; the others are nothing.
+        await stream.deliver(*(delivery(h, "0" if number % 2 else "200000") for number, h in enumerate(handles)))
+        sequence = await stream.heartbeat()
+        await server.ack(lambda ack: not ack.items and ack.last_sequence == sequence)
+        gate.open()
+        await server.settled("h-40")
+    assert with_items(server) == [["h-0"], handles[:14], handles[14:28], handles[28:]]
+    outputs = {item.handle: len(item.complete.output) for ack in server.acks for item in ack.items}
+    assert list(outputs.values()) == [0, *[200_002, 0] * 20]
+
+
 async def test_a_locked_job_harms_no_other(
     server: ScriptedServer, working: Working, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +317,39 @@ async def test_an_extension_returns_when_it_is_answered(server: ScriptedServer, 
         gate.open()
         await server.settled("h-1")
         assert extended.is_set()
+
+
+async def test_what_is_extended_again_while_a_group_is_taken_apart_is_said_again(
+    server: ScriptedServer, working: Working
+) -> None:
+    gate, go_on, said = Gate(), asyncio.Event(), asyncio.Event()
+
+    async def reply(request: pb.AckRequest) -> pb.AckResponse:
+        if len(request.items) > 1:
+            raise RefusalError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+        return await gate(request) if request.items and request.items[0].handle == "h-2" else all_applied(request)
+
+    server.answer_ack = reply
+
+    async def handle(job: Job) -> None:
+        if job.data:
+            job.extend(600)
+            await go_on.wait()
+            answered = job.extend(1200)
+            said.set()
+            await answered
+
+    async with working(handle, concurrency=2):
+        stream = await server.opened()
+        await stream.deliver(delivery("h-1", "1"), delivery("h-2", "0"))
+        await server.ack(lambda ack: [item.handle for item in ack.items] == ["h-2"])
+        go_on.set()
+        async with asyncio.timeout(PATIENCE):
+            await said.wait()
+        gate.open()
+        await server.settled("h-1")
+    spans = [item.extend.expire_in.seconds for ack in server.acks for item in ack.items if item.HasField("extend")]
+    assert spans[-1] == 1200
 
 
 @pytest.mark.parametrize(

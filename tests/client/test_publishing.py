@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import uuid
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobwire import Client, DeadlineExceeded, InvalidArgument, JobOptions, NewJob, NotFound, Unavailable
-from jobwire.grouping import parts
+from jobwire.convert import spec_from
+from jobwire.grouping import calls
 from jobwire.v1 import queue_service_pb2 as pb
 from jobwire.wire import MAX_CALL_BYTES
 from tests.client.scripted_server import CUT, RefusalError, ScriptedServer, all_stored
@@ -33,6 +36,34 @@ class FirstHangs:
         if self._calls == 1 and (refusal := await self.first):
             raise refusal
         return all_stored(request)
+
+
+def test_a_new_job_is_a_plain_frozen_value() -> None:
+    job_id = "0192d3a4-0000-7000-8000-000000000001"
+    bare = NewJob({"n": 1}, job_id)
+    full = NewJob({"n": 1}, job_id, -5, datetime(2030, 1, 1, tzinfo=UTC), 7, {"a": "b"}, JobOptions(retry_limit=0))
+    assert asdict(bare) == {
+        "data": {"n": 1},
+        "id": job_id,
+        "priority": 0,
+        "start_after": None,
+        "start_in": None,
+        "headers": None,
+        "options": None,
+    }
+    assert list(vars(full)) == [field.name for field in fields(NewJob)]
+    assert bare == NewJob(data={"n": 1}, id=job_id) != full
+    assert repr(NewJob(1, job_id)) == (
+        f"NewJob(data=1, id='{job_id}', priority=0, start_after=None, start_in=None, headers=None, options=None)"
+    )
+    for job in (bare, full):
+        assert replace(job) == pickle.loads(pickle.dumps(job)) == job
+        with pytest.raises(FrozenInstanceError):
+            job.priority = 3  # type: ignore[misc]
+    changed = replace(full, start_in=0, headers={})
+    assert (changed.start_in, changed.headers, changed.id) == (0, {}, job_id)
+    assert uuid.UUID(NewJob(1).id).version == 7
+    assert NewJob(1).id != NewJob(1).id
 
 
 async def test_all_fields_of_a_job_travel(server: ScriptedServer, client: Client) -> None:
@@ -260,15 +291,16 @@ async def test_publishing_the_same_jobs_again_sends_the_same_ids(server: Scripte
 
 
 @settings(max_examples=50, deadline=None)
-@given(sizes=st.lists(st.integers(0, 512 * 1024), max_size=40))
-def test_parts_keep_order_and_fit(sizes: list[int]) -> None:
-    specs = [pb.JobSpec(data="x" * size) for size in sizes]
-    calls = list(parts(specs))
-    assert [spec for part in calls for spec in part] == specs
-    assert all(0 < pb.PublishRequest(queue="q" * 63, jobs=part).ByteSize() <= MAX_CALL_BYTES + 4096 for part in calls)
-    # No part could have taken the next job too.
-    for part, following in pairwise(calls):
-        assert sum(spec.ByteSize() + 5 for spec in [*part, following[0]]) > MAX_CALL_BYTES
+@given(sizes=st.lists(st.integers(0, 1024) | st.integers(128 * 1024, 512 * 1024 - 2), min_size=10, max_size=40))
+def test_calls_keep_order_and_fit(sizes: list[int]) -> None:
+    jobs = [NewJob("x" * size) for size in sizes]
+    requests = calls("q" * 63, jobs)
+    assert [spec for request in requests for spec in request.jobs] == [spec_from(job) for job in jobs]
+    assert all(request.queue == "q" * 63 for request in requests)
+    assert all(request.jobs and request.ByteSize() <= MAX_CALL_BYTES + 4096 for request in requests)
+    # No call could have taken the next job too.
+    for request, following in pairwise(requests):
+        assert sum(spec.ByteSize() + 5 for spec in [*request.jobs, following.jobs[0]]) > MAX_CALL_BYTES
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,21 @@ async def test_a_broken_stream_is_resumed_and_the_handler_goes_on(
     assert held.cancelled == []
 
 
+async def test_what_is_delivered_twice_runs_once_and_what_is_too_much_goes_back(
+    server: ScriptedServer, working: Working, held: Held
+) -> None:
+    async with working(held, concurrency=2):
+        stream = await server.opened()
+        await stream.deliver(delivery("h-1"), delivery("h-1"), delivery("h-2"), delivery("h-3"))
+        assert (await server.settled("h-3")).WhichOneof("outcome") == "release"
+        await stream.deliver(delivery("h-2"))
+        held.release("h-1")
+        held.release("h-2")
+        for handle in ("h-1", "h-2"):
+            assert (await server.settled(handle)).WhichOneof("outcome") == "complete"
+    assert held.runs == {"job-of-h-1": 1, "job-of-h-2": 1}
+
+
 async def test_each_attempt_to_resume_carries_a_higher_epoch(
     server: ScriptedServer, working: Working, held: Held
 ) -> None:

@@ -80,7 +80,8 @@ async def test_without_prestop_calls_that_come_late_are_refused(cluster: Cluster
         assert stranger.refused == []
         await cluster.end(cluster.pods[0])
         await until(lambda: stranger.refused)
-    assert all("UNAVAILABLE" in refusal for refusal in stranger.refused)
+    # One that meets the stop on its way is dropped by gRPC with a word of its own.
+    assert all("UNAVAILABLE" in refusal or "CANCELLED" in refusal for refusal in stranger.refused)
 
 
 async def test_a_release_that_does_not_become_ready_gets_no_traffic_and_replaces_nothing(cluster: Cluster) -> None:

@@ -237,6 +237,26 @@ def test_an_event_is_the_message_of_its_number(event: Event, expected: dict[str,
     assert written(answers.stream_message(event, 9)) == {"sequence": "9"} | expected
 
 
+@pytest.mark.parametrize("size", [0, 127, 128, 3_900, 4_095, 4_096, 16_383, 16_384, 524_288])
+def test_deliveries_of_any_size_arrive_as_they_were(size: int) -> None:
+    sent = [
+        DELIVERY._replace(data='"' + "x" * size + '"', headers=None, priority=-7),
+        DELIVERY._replace(
+            data='"é\U0001f600"', headers='{"a":"b","c":"é"}', created_at=datetime.max.replace(tzinfo=UTC)
+        ),
+    ]
+    message = answers.stream_message(Deliveries(sent), 2**40)
+    assert message.sequence == 2**40
+    arrived = message.deliveries.deliveries
+    assert [delivery.data for delivery in arrived] == [delivery.data for delivery in sent]
+    assert [dict(delivery.headers) for delivery in arrived] == [{}, {"a": "b", "c": "é"}]
+    assert [delivery.priority for delivery in arrived] == [-7, 7]
+    assert [delivery.create_time.seconds for delivery in arrived] == [
+        int(MOMENT.timestamp()),
+        int(datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()),
+    ]
+
+
 def test_a_queue_shows_its_counts_only_if_they_were_counted() -> None:
     queue = Queue("mail", JobOptions(), 10, 5, MOMENT, MOMENT)
     sizes = {"max_data_bytes": 10, "max_depth": "5"}

@@ -43,7 +43,9 @@ def get_job(**fields: Any) -> requests.JobQuery:
 
 def ack(**fields: Any) -> Ack:
     request = ParseDict(fields, queue_service_pb2.AckRequest())
-    return requests.ack(request, requests.acked_handles(request), {"mail": 100, "reports": 10})
+    said = requests.ack(request)
+    requests.check_outputs(said, {"mail": 100, "reports": 10})
+    return said
 
 
 def item(**outcome: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -19,7 +19,7 @@ from jobwire.connection import Connection
 from jobwire.convert import progress_message
 from jobwire.errors import Aborted, InternalError, InvalidArgument, JobwireError, ResourceExhausted
 from jobwire.model import Progress
-from jobwire.outcome import Failed, Released, Settling, StopReason, ack_item, bad_result
+from jobwire.outcome import JUST_COMPLETED, Failed, Released, Settling, StopReason, ack_item, bad_result
 from jobwire.retrying import ATTEMPT_TIMEOUT, Backoff
 from jobwire.standing import Standing
 from jobwire.v1 import queue_service_pb2 as pb
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _LOCKED_PAUSE = 3.0
 """A locked statement is said again after up to so many seconds more than the server asks for."""
+
+_ITEM_FRAME = 8
+"""The most bytes of a statement in a call besides its handle and what it says: tags and lengths."""
 
 _ANSWERS_THAT_COUNT = (pb.ACK_STATUS_APPLIED, pb.ACK_STATUS_ALREADY_APPLIED)
 
@@ -56,6 +59,7 @@ class _Extension:
     """What is to be said of a delivery that still runs, and who waits for the answer."""
 
     item: pb.AckItem
+    """Without its handle, like those of `ack_item`."""
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
     def answered(self) -> None:
@@ -119,7 +123,7 @@ class Acker:
         if handle in self._settlings:
             waiter.set_result(None)
             return waiter
-        item = pb.AckItem(handle=handle, extend=pb.Extend())
+        item = pb.AckItem(extend=pb.Extend())
         before = self._extensions.get(handle)
         if before is not None:
             item.extend.CopyFrom(before.item.extend)
@@ -205,7 +209,7 @@ class Acker:
 
     def _item(self, handle: str) -> pb.AckItem:
         outcome = self._settlings.get(handle)
-        return self._extensions[handle].item if outcome is None else ack_item(handle, outcome)
+        return self._extensions[handle].item if outcome is None else ack_item(outcome)
 
     def _group(self) -> dict[str, pb.AckItem]:
         items: dict[str, pb.AckItem] = {}
@@ -214,7 +218,9 @@ class Acker:
             if handle in self._locked:
                 continue
             item = self._item(handle)
-            size += item.ByteSize() + 5
+            size += len(handle) + _ITEM_FRAME
+            if item is not JUST_COMPLETED:
+                size += item.ByteSize()
             if items and (len(items) == MAX_CALL_ITEMS or size > MAX_CALL_BYTES):
                 break
             items[handle] = item
@@ -228,22 +234,28 @@ class Acker:
         standing = self._standing
         session, epoch = standing.id, standing.epoch
         request = pb.AckRequest(session_id=session, items=items.values(), last_sequence=standing.last_sequence)
+        # Only here, since alike statements are one object.
+        for handle, item in zip(items, request.items, strict=True):
+            item.handle = handle
         if self._credits_due():
             request.max_in_flight = self._credits_wanted()
-        sent = {handle: extension for handle, extension in self._extensions.items() if handle in items}
+        # Not those that say something newer than the items of a group that is being taken apart.
+        sent = {handle: each for handle, each in self._extensions.items() if items.get(handle) is each.item}
         try:
             response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
         except JobwireError as error:
             return await self._sort_out(items, error)
         if request.HasField("max_in_flight") and (session, epoch) == (standing.id, standing.epoch):
             standing.told_credits = request.max_in_flight
+        settled: list[str] = []
         for (handle, item), result in zip(items.items(), response.results, strict=True):
-            if item.HasField("extend"):
+            if item is not JUST_COMPLETED and item.HasField("extend"):
                 self._extended(handle, sent.get(handle), result)
                 continue
             if result.status not in _ANSWERS_THAT_COUNT:
-                self._in_vain(item, result)
-            self._settled(handle)
+                self._in_vain(handle, item, result)
+            settled.append(handle)
+        self._settled(settled)
         self._take_sign(session, response)
         return None
 
@@ -261,7 +273,7 @@ class Acker:
                 self._locked_for(handle, Backoff(_LOCKED_PAUSE).pause(error.retry_after))
                 return None
             if isinstance(error, InvalidArgument):
-                self._refused(item, error)
+                self._refused(handle, item, error)
                 return None
             # Let the others pass.
             if handle in self._settlings:
@@ -275,12 +287,12 @@ class Acker:
             self._locked[handle] = self.loop.time() + pause
             self.loop.call_later(pause, self._work.set)
 
-    def _in_vain(self, item: pb.AckItem, result: pb.AckResult) -> None:
+    def _in_vain(self, handle: str, item: pb.AckItem, result: pb.AckResult) -> None:
         kind = item.WhichOneof("outcome")
         log.log(
             logging.DEBUG if kind == "release" else logging.WARNING,
             "job %s: its end (%s) does not count: %s",
-            self._standing.held.get(item.handle, item.handle),
+            self._standing.held.get(handle, handle),
             kind,
             pb.AckStatus.Name(result.status).removeprefix("ACK_STATUS_"),
         )
@@ -296,9 +308,9 @@ class Acker:
         elif result.cancel:
             self._on_stop(handle, stop_reason(result.cancel))
 
-    def _refused(self, item: pb.AckItem, error: InvalidArgument) -> None:
+    def _refused(self, handle: str, item: pb.AckItem, error: InvalidArgument) -> None:
         """Replace a statement that the server does not take by the next plainer one, so that the job gets an end."""
-        handle, job_id = item.handle, self._standing.held.get(item.handle, item.handle)
+        job_id = self._standing.held.get(handle, handle)
         outcome = self._settlings.get(handle)
         if outcome is None or item.WhichOneof("outcome") == "extend":
             log.error("job %s: the server refused to extend it: %s", job_id, error)
@@ -306,16 +318,17 @@ class Acker:
             return
         log.error("job %s: the server refused its end (%s): %s", job_id, item.WhichOneof("outcome"), error)
         if isinstance(outcome, Released):
-            self._settled(handle)
+            self._settled([handle])
         elif isinstance(outcome, Failed):
             self._settlings[handle] = Released()
         else:
             self._settlings[handle] = bad_result(error.message)
 
-    def _settled(self, handle: str) -> None:
-        self._settlings.pop(handle, None)
-        self._locked.pop(handle, None)
-        self._standing.held.pop(handle, None)
+    def _settled(self, handles: Iterable[str]) -> None:
+        for handle in handles:
+            self._settlings.pop(handle, None)
+            self._locked.pop(handle, None)
+            self._standing.held.pop(handle, None)
         if not self._settlings:
             self._all_answered.set()
 

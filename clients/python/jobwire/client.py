@@ -105,8 +105,7 @@ class Client:
 
         Raises: as `publish`; the timeout is for each call.
         """
-        specs = [spec_from(job) for job in jobs]
-        return await self._publisher.publish_many(queue, specs, on_progress)
+        return await self._publisher.publish_many(queue, jobs, on_progress)
 
     async def get_job(self, job_id: str, queue: str = "") -> JobInfo:
         """Return a job as it is now, live or finished. Without a queue, all are searched, and the newest job counts.

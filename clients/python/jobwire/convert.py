@@ -47,11 +47,19 @@ _NOT_CREATED = {
 
 
 def spec_from(job: NewJob) -> queue_service_pb2.JobSpec:
-    """A job to be published. Raises InvalidArgument for what cannot travel; the other rules are the server's."""
+    """A job to be published; raises as `write_spec`."""
+    spec = queue_service_pb2.JobSpec()
+    write_spec(spec, job)
+    return spec
+
+
+def write_spec(spec: queue_service_pb2.JobSpec, job: NewJob) -> None:
+    """Say what is to be published. Raises InvalidArgument for what cannot travel; the other rules are the server's."""
     if job.start_after is not None and job.start_in is not None:
         raise InvalidArgument("start_after and start_in exclude each other: give one", reason="INVALID_ARGUMENT")
     try:
-        spec = queue_service_pb2.JobSpec(id=job.id or new_job_id(), data=to_json(job.data))
+        spec.id = job.id or new_job_id()
+        spec.data = to_json(job.data)
         # Most jobs say no more than that, and nothing is paid for what they do not say.
         if job.priority != 0:
             spec.priority = job.priority
@@ -63,7 +71,6 @@ def spec_from(job: NewJob) -> queue_service_pb2.JobSpec:
             spec.headers.update(_checked_headers(job.headers))
         if job.options is not None:
             spec.options.CopyFrom(options_message(job.options))
-        return spec
     except TooLargeError as error:
         raise InvalidArgument(f"data: {error}", reason="DATA_TOO_LARGE") from error
     except (ValueError, TypeError) as error:

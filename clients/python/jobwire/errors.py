@@ -88,7 +88,7 @@ class QueueFull(ResourceExhausted):
 
 
 class Unavailable(JobwireError, ConnectionError):
-    """The server cannot be reached, drains, or has lost its database."""
+    """The server cannot be reached, drains, has lost its database, or ended the call as it stopped."""
 
     default_code = grpc.StatusCode.UNAVAILABLE
 
@@ -138,6 +138,8 @@ _CLASSES: dict[grpc.StatusCode, type[JobwireError]] = {
         InternalError,
     )
 }
+# Whoever cancels a call is told otherwise: this is how gRPC ends calls that reach a server as it stops.
+_CLASSES[grpc.StatusCode.CANCELLED] = Unavailable
 
 
 _REASONS: dict[str, type[JobwireError]] = {"OVERLOADED": Overloaded, "QUEUE_FULL": QueueFull}
@@ -192,6 +194,9 @@ def _message(code: grpc.StatusCode, reason: str, text: str, target: str) -> str:
         return f"cannot reach Jobwire at {target} ({why}): is it running there, and are address and TLS right?"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer from Jobwire at {target} in time; the call may have taken effect, and repeating it is safe"
+    if code is grpc.StatusCode.CANCELLED:
+        why = text or code.name
+        return f"the call to Jobwire at {target} was ended ({why}); it may have taken effect, and repeating it is safe"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"the server at {target} does not know this call ({text}): is it Jobwire, and as new as this client?"
     return f"{text or code.name} (from {target})"

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from jobwire.convert import published_from
+from jobwire.convert import published_from, write_spec
 from jobwire.errors import DeadlineExceeded, InvalidArgument, JobwireError, QueueFull, ResourceExhausted
-from jobwire.model import Published
+from jobwire.model import NewJob, Published
 from jobwire.retrying import worth_repeating
-from jobwire.v1.queue_service_pb2 import JobSpec, PublishResponse
+from jobwire.v1.queue_service_pb2 import JobSpec, PublishRequest, PublishResponse
 from jobwire.wire import MAX_CALL_BYTES, MAX_CALL_ITEMS
 
 
@@ -26,19 +26,26 @@ def size_in_call(spec: JobSpec) -> int:
     return spec.ByteSize() + 5
 
 
-def parts(specs: Sequence[JobSpec]) -> Iterator[list[JobSpec]]:
-    """Split jobs into what one call may carry."""
-    part: list[JobSpec] = []
-    size = 0
-    for spec in specs:
-        needed = size_in_call(spec)
-        if part and (len(part) == MAX_CALL_ITEMS or size + needed > MAX_CALL_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(spec)
-        size += needed
-    if part:
-        yield part
+def calls(queue: str, jobs: Iterable[NewJob]) -> list[PublishRequest]:
+    """The calls that publish many jobs, each as full as it may be; raises as `spec_from`, for all of them at once.
+
+    A job is written straight into its call: a message of its own, which the call then copies, would cost it more.
+    """
+    requests: list[PublishRequest] = []
+    request = PublishRequest(queue=queue)
+    specs, size = request.jobs, 0
+    for job in jobs:
+        write_spec(spec := specs.add(), job)
+        size += size_in_call(spec)
+        if len(specs) > 1 and (len(specs) > MAX_CALL_ITEMS or size > MAX_CALL_BYTES):
+            # The one too many begins the next call.
+            del specs[-1]
+            requests.append(request)
+            request = PublishRequest(queue=queue, jobs=[spec])
+            specs, size = request.jobs, size_in_call(spec)
+    if specs:
+        requests.append(request)
+    return requests
 
 
 @dataclass(eq=False, slots=True)

@@ -153,5 +153,7 @@ class _DeliveredJob(Job):
 def job_from(delivery: Delivery, link: Link) -> Job:
     """The job of a delivery."""
     job = object.__new__(_DeliveredJob)
-    vars(job).update(delivery=delivery, link=link)
+    fields = vars(job)
+    fields["delivery"] = delivery
+    fields["link"] = link
     return job

@@ -98,7 +98,7 @@ class _Lane:
             call = self._method.future(request, timeout=max(0.001, min(ATTEMPT_TIMEOUT, remaining)))
         except ValueError:
             # What gRPC says of a channel that was closed meanwhile.
-            self._ended(group, RuntimeError("this Client was closed before the job was sent: make a new one"))
+            self._ended(group, RuntimeError("this Client was closed before the job was answered: make a new one"))
         else:
             call.add_done_callback(functools.partial(self._answered, group))
 

@@ -103,7 +103,7 @@ class JobOptions:
             assign(name, None if span is None else in_seconds(span))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class NewJob:
     """A job to be published. Its id is made with it, so publishing the same NewJob again is safe."""
 
@@ -122,9 +122,30 @@ class NewJob:
     options: JobOptions | None = None
     """What differs from the queue's options."""
 
-    def __post_init__(self) -> None:
-        if self.id is None:
-            object.__setattr__(self, "id", new_job_id())
+    def __init__(
+        self,
+        data: Any,
+        id: str | None = None,  # noqa: A002 - what everybody calls it
+        priority: int = 0,
+        start_after: datetime | None = None,
+        start_in: Seconds | None = None,
+        headers: Mapping[str, str] | None = None,
+        options: JobOptions | None = None,
+    ) -> None:
+        # Setting a frozen field is dear, and most jobs say no more than their data: the rest is read from the class.
+        assign = object.__setattr__
+        assign(self, "data", data)
+        assign(self, "id", new_job_id() if id is None else id)
+        if priority != 0:
+            assign(self, "priority", priority)
+        if start_after is not None:
+            assign(self, "start_after", start_after)
+        if start_in is not None:
+            assign(self, "start_in", start_in)
+        if headers is not None:
+            assign(self, "headers", headers)
+        if options is not None:
+            assign(self, "options", options)
 
 
 @dataclass(frozen=True)

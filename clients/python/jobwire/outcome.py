@@ -16,7 +16,6 @@ from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.v1.queue_service_pb2 import AckItem, Complete, Fail, Release
 from jobwire.wire import clean_text, to_duration, to_json
 
-_NO_OUTPUT = Complete()
 _TRACE_BYTES = 8 * 1024
 
 
@@ -67,6 +66,9 @@ class Stopped:
 
 
 _COMPLETED = Completed("")
+
+JUST_COMPLETED = AckItem(complete=Complete())
+"""The statement of most deliveries: one object for all of them, which nobody may change."""
 
 Outcome = Completed | Failed | Released | Stopped
 Settling = Completed | Failed | Released
@@ -120,14 +122,13 @@ def settling(outcome: Outcome, reason: StopReason | None) -> Settling:
     return outcome
 
 
-def ack_item(handle: str, outcome: Settling) -> AckItem:
-    """The statement that settles a delivery."""
+def ack_item(outcome: Settling) -> AckItem:
+    """The statement that settles a delivery, without its handle: that is written where it is sent."""
     match outcome:
-        case Completed(output):
-            return AckItem(handle=handle, complete=Complete(output=output) if output else _NO_OUTPUT)
+        case Completed():
+            return AckItem(complete=Complete(output=outcome.output)) if outcome.output else JUST_COMPLETED
         case Failed(type_, message, trace, permanent, retry_in):
             return AckItem(
-                handle=handle,
                 fail=Fail(
                     type=clean_text(type_, 200),
                     message=clean_text(message, 2000),
@@ -137,7 +138,7 @@ def ack_item(handle: str, outcome: Settling) -> AckItem:
                 ),
             )
         case Released(delay):
-            return AckItem(handle=handle, release=Release(delay=None if delay is None else to_duration(delay)))
+            return AckItem(release=Release(delay=None if delay is None else to_duration(delay)))
 
 
 def _text_of(error: BaseException) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from jobwire.connection import Connection
 from jobwire.convert import published_from
 from jobwire.errors import DeadlineExceeded, JobwireError
-from jobwire.grouping import Grouping, Waiting, fail, parts
-from jobwire.model import Published
+from jobwire.grouping import Grouping, Waiting, calls, fail
+from jobwire.model import NewJob, Published
 from jobwire.retrying import ATTEMPT_TIMEOUT, Backoff
 from jobwire.v1.queue_service_pb2 import JobSpec, PublishRequest
 
@@ -43,16 +43,17 @@ class Publisher:
         return lane.publish(spec)
 
     async def publish_many(
-        self, queue: str, specs: Sequence[JobSpec], on_progress: Callable[[int, int], None] | None
+        self, queue: str, jobs: Iterable[NewJob], on_progress: Callable[[int, int], None] | None
     ) -> list[Published]:
         """Store many jobs, call by call in their order; the timeout is for each call."""
+        requests = calls(queue, jobs)
+        total = sum(len(request.jobs) for request in requests)
         published: list[Published] = []
-        for part in parts(specs):
-            request = PublishRequest(queue=queue, jobs=part)
+        for request in requests:
             response = await self._connection.call(self._connection.queue.Publish, request, self._timeout)
             published += map(published_from, response.results)
             if on_progress is not None:
-                on_progress(len(published), len(specs))
+                on_progress(len(published), total)
         return published
 
     async def close(self) -> None:

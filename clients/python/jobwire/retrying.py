@@ -12,7 +12,12 @@ import grpc
 
 from jobwire.errors import JobwireError
 
-_WORTH_REPEATING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED}
+_WORTH_REPEATING = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,  # not by the caller
+}
 
 ATTEMPT_TIMEOUT = 5.0
 """How long one attempt may take, so that a connection that died unnoticed leaves time for another attempt."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Iterable
 
 import grpc.aio
 
@@ -150,8 +151,7 @@ class Session:
                 self._opened(event.opened)
             case "deliveries":
                 self._backoff.reset()
-                for delivery in event.deliveries.deliveries:
-                    self._delivered(delivery, delivery.handle, delivery.job_id)
+                self._delivered(event.deliveries.deliveries)
             case "cancellation":
                 self._crew.stop(event.cancellation.handle, stop_reason(event.cancellation.reason))
             case "heartbeat":
@@ -192,14 +192,17 @@ class Session:
         self._crew.drop(opened.lost)
         self._acker.look_again()
 
-    def _delivered(self, delivery: pb.Delivery, handle: str, job_id: str) -> None:
-        if handle in self._standing.held:
-            return
-        self._standing.held[handle] = job_id
-        if self._quiet or self._crew.full:
-            self._acker.settle(handle, Released())
-        else:
-            self._crew.start(delivery, handle, job_id)
+    def _delivered(self, deliveries: Iterable[pb.Delivery]) -> None:
+        held, crew = self._standing.held, self._crew
+        for delivery in deliveries:
+            handle = delivery.handle
+            if handle in held:
+                continue
+            job_id = held[handle] = delivery.job_id
+            if self._quiet or crew.full:
+                self._acker.settle(handle, Released())
+            else:
+                crew.start(delivery, handle, job_id)
 
     def _drained(self, draining: pb.Draining) -> float:
         self._standing.draining(from_duration(draining.resume_within))

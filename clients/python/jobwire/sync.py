@@ -19,11 +19,11 @@ import grpc
 from jobwire.connection import Request, Response, channel_options
 from jobwire.convert import job_info_from, published_from, spec_from
 from jobwire.errors import error_from_rpc
-from jobwire.grouping import parts
+from jobwire.grouping import calls
 from jobwire.lanes import Lanes
 from jobwire.model import JobInfo, JobOptions, NewJob, Published
 from jobwire.retrying import Attempts
-from jobwire.v1.queue_service_pb2 import GetJobRequest, PublishRequest
+from jobwire.v1.queue_service_pb2 import GetJobRequest
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire.wire import Seconds, in_seconds
 
@@ -92,13 +92,14 @@ class Client:
     ) -> list[Published]:
         """Store many jobs of one queue in their order. See `jobwire.Client.publish_many`."""
         self._check_open()
-        specs = [spec_from(job) for job in jobs]
+        requests = calls(queue, jobs)
+        total = sum(len(request.jobs) for request in requests)
         published: list[Published] = []
-        for part in parts(specs):
-            response = self._call(self._stub.Publish, PublishRequest(queue=queue, jobs=part))
+        for request in requests:
+            response = self._call(self._stub.Publish, request)
             published += map(published_from, response.results)
             if on_progress is not None:
-                on_progress(len(published), len(specs))
+                on_progress(len(published), total)
         return published
 
     def get_job(self, job_id: str, queue: str = "") -> JobInfo:
@@ -117,6 +118,8 @@ class Client:
                 return method(request, timeout=attempts.timeout())
             except grpc.RpcError as failure:
                 error = error_from_rpc(failure, self._target)
+            if self._closed and error.code is grpc.StatusCode.CANCELLED:
+                raise error  # by `close` in another thread, not by a server that stops
             time.sleep(attempts.pause_after(error))
 
 

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobwire.v1 import admin_service_pb2, job_pb2, queue_service_pb2
+from jobwire_server.api.encoded import field, sized
 from jobwire_server.broker.messages import (
     AckAnswer,
     Cancellation,
@@ -25,6 +26,17 @@ from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, J
 from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_RESULT = field(queue_service_pb2.PublishResponse, "results")
+_CREATED_ID = queue_service_pb2.PublishResult(created=True).SerializeToString() + field(
+    queue_service_pb2.PublishResult, "job_id"
+)
+_ACKED = field(queue_service_pb2.AckResponse, "results")
+_DELIVERIES = field(queue_service_pb2.SubscribeResponse, "deliveries")
+_DELIVERY = field(queue_service_pb2.Deliveries, "deliveries")
+_HANDLE = field(queue_service_pb2.Delivery, "handle")
+_JOB_ID = field(queue_service_pb2.Delivery, "job_id")
+_DATA = field(queue_service_pb2.Delivery, "data")
 
 
 @lru_cache(maxsize=256)
@@ -42,26 +54,29 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 
 def publish_response(results: Sequence[Published]) -> queue_service_pb2.PublishResponse:
-    return queue_service_pb2.PublishResponse(results=map(_publish_result, results))
+    encoded = b"".join([_RESULT + sized(_publish_result(result)) for result in results])
+    return queue_service_pb2.PublishResponse.FromString(encoded)
 
 
-def _publish_result(published: Published) -> queue_service_pb2.PublishResult:
+def _publish_result(published: Published) -> bytes:
     job_id = str(published.id)
     if published.created:
-        return queue_service_pb2.PublishResult(job_id=job_id, created=True)
+        return _CREATED_ID + sized(job_id.encode())
     return queue_service_pb2.PublishResult(
         job_id=job_id,
         reason=queue_service_pb2.NOT_CREATED_REASON_DUPLICATE_ID,
         met_job_id=job_id,
         data_differs=published.data_differs,
-    )
+    ).SerializeToString()
 
 
 def ack_response(answer: AckAnswer) -> queue_service_pb2.AckResponse:
-    # All that one statement completed has one result, and so one message.
-    made = {id(result): _ack_result(result) for result in {id(result): result for result in answer.results}.values()}
-    results = [made[id(result)] for result in answer.results]
-    return queue_service_pb2.AckResponse(results=results, session_alive=answer.session_alive)
+    # All that one statement completed has one result, which is encoded once.
+    different = {id(result): result for result in answer.results}
+    made = {key: _ACKED + sized(_ack_result(result).SerializeToString()) for key, result in different.items()}
+    response = queue_service_pb2.AckResponse.FromString(b"".join([made[id(result)] for result in answer.results]))
+    response.session_alive = answer.session_alive
+    return response
 
 
 def _ack_result(result: AckResult) -> queue_service_pb2.AckResult:
@@ -80,7 +95,8 @@ def stream_message(event: Event, sequence: int) -> queue_service_pb2.SubscribeRe
         case Opened():
             message.opened.CopyFrom(_opened(event))
         case Deliveries():
-            message.deliveries.deliveries.extend(map(_delivery, event.deliveries))
+            deliveries = b"".join([_DELIVERY + sized(_delivery(delivery)) for delivery in event.deliveries])
+            message.MergeFromString(_DELIVERIES + sized(deliveries))
         case Cancellation():
             message.cancellation.CopyFrom(_cancellation(event))
         case Heartbeat():
@@ -112,21 +128,50 @@ def _cancellation(event: Cancellation) -> queue_service_pb2.Cancellation:
     )
 
 
-def _delivery(delivery: Delivery) -> queue_service_pb2.Delivery:
+def _delivery(delivery: Delivery) -> bytes:
     handle = delivery.handle
-    return queue_service_pb2.Delivery(
-        handle=str(handle),
-        queue=handle.queue,
-        job_id=handle.job_id_text,
-        data=delivery.data,
-        headers=_headers(delivery.headers),
-        priority=delivery.priority,
-        attempt=delivery.attempt,
-        retry_count=delivery.retry_count,
-        retry_limit=delivery.retry_limit,
-        create_time=timestamp(delivery.created_at),
-        expire_in=duration(delivery.expire_ms),
+    parts = (
+        _alike(
+            handle.queue,
+            delivery.priority,
+            delivery.attempt,
+            delivery.retry_count,
+            delivery.retry_limit,
+            delivery.expire_ms,
+        ),
+        _created_at(delivery.created_at),
+        _HANDLE,
+        sized(handle.text),
+        _JOB_ID,
+        sized(handle.job_id_text),
+        _DATA,
+        sized(delivery.data.encode()),
+        _headers_of(delivery.headers) if delivery.headers else b"",
     )
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _alike(queue: str, priority: int, attempt: int, retry_count: int, retry_limit: int, expire_ms: int) -> bytes:
+    """What most deliveries of a queue have in common."""
+    return queue_service_pb2.Delivery(
+        queue=queue,
+        priority=priority,
+        attempt=attempt,
+        retry_count=retry_count,
+        retry_limit=retry_limit,
+        expire_in=duration(expire_ms),
+    ).SerializeToString()
+
+
+@lru_cache(maxsize=256)
+def _created_at(moment: datetime) -> bytes:
+    """The time of those that were published together."""
+    return queue_service_pb2.Delivery(create_time=timestamp(moment)).SerializeToString()
+
+
+def _headers_of(text: str) -> bytes:
+    return queue_service_pb2.Delivery(headers=_headers(text)).SerializeToString()
 
 
 def _headers(text: str | None) -> Mapping[str, str] | None:

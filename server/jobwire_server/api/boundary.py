@@ -1,7 +1,8 @@
 """What surrounds every call: its request id, the translation of errors, one log line, and the metrics.
 
-Always holds: a call ends with a status from the table in `errors`, or by gRPC's own hand because the client left; no
-text of an unexpected exception leaves the process; the request's id is in the trailing metadata of every answer.
+Always holds: a call that came here ends with a status from the table in `errors`, or by gRPC's own hand because the
+client left or the time to stop is over; no text of an unexpected exception leaves the process; the request's id is in
+the trailing metadata of every answer.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class CallBoundary(grpc.aio.ServerInterceptor):
         self._refusal = refusal
         self._turns = turns
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self.arrived = 0
+        """How many calls have come so far."""
 
     async def intercept_service(
         self,
@@ -66,6 +69,7 @@ class CallBoundary(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wraps the method that is called, whatever its kind."""
+        self.arrived += 1
         method = handler_call_details.method
         if (wrapped := self._wrapped.get(method)) is not None:
             return wrapped

@@ -91,8 +91,7 @@ class QueueServicer(QueueServiceServicer):
         call = this_call()
         call.note(items=len(request.items), session_id=request.session_id[:80])
         call.quiet = not request.items and not request.close_session
-        handles = requests.acked_handles(request)
-        queues = {handle.queue for item, handle in zip(request.items, handles, strict=True) if item.complete.output}
-        limits = {queue: await self._broker.queues.limit_for(queue) for queue in queues}
-        answer = await self._broker.ack(requests.ack(request, handles, limits))
-        return answers.ack_response(answer)
+        ack = requests.ack(request)
+        if queues := requests.queues_of_outputs(ack):
+            requests.check_outputs(ack, {queue: await self._broker.queues.limit_for(queue) for queue in queues})
+        return answers.ack_response(await self._broker.ack(ack))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -156,36 +156,41 @@ def job_query(request: queue_service_pb2.GetJobRequest) -> JobQuery:
     )
 
 
-def acked_handles(request: queue_service_pb2.AckRequest) -> list[Handle]:
-    """The handle of each item of an Ack call, in order."""
+def ack(request: queue_service_pb2.AckRequest) -> Ack:
+    """An Ack call. Its outputs are left to `check_outputs`, since each queue has a bound of its own for them."""
     count(len(request.items), "items", 0, limits.ITEMS_PER_ACK)
     total_size(request.ByteSize(), "items")
-    return [
-        Handle.parse(item.handle) or _handle(item.handle, f"items[{index}].handle")
-        for index, item in enumerate(request.items)
-    ]
-
-
-def ack(request: queue_service_pb2.AckRequest, handles: Sequence[Handle], max_output_bytes: Mapping[str, int]) -> Ack:
-    """An Ack call whose items have these `handles`.
-
-    `max_output_bytes` says how large outputs may be, for every queue to which one is sent.
-    """
     session_id = uuid(request.session_id, "session_id") if request.session_id else None
     max_in_flight = optional_whole(request, "max_in_flight", "", 0, limits.IN_FLIGHT_MAX)
     if session_id is None and (request.close_session or max_in_flight is not None):
         raise broken("session_id", "must be set along with `close_session` or `max_in_flight`")
-    items = tuple(
-        AckItem(handle, _outcome(item, index, handle, max_output_bytes))
-        for index, (item, handle) in enumerate(zip(request.items, handles, strict=True))
-    )
     return Ack(
         session_id=session_id,
-        items=items,
+        items=tuple([_ack_item(item, index) for index, item in enumerate(request.items)]),
         last_sequence=whole(request.last_sequence, "last_sequence", 0, 2**63 - 1),
         max_in_flight=max_in_flight,
         close_session=request.close_session,
     )
+
+
+def queues_of_outputs(ack: Ack) -> set[str]:
+    """The queues to whose jobs the call gives outputs."""
+    return {handle.queue for handle, outcome in ack.items if isinstance(outcome, Complete) and outcome.output}
+
+
+def check_outputs(ack: Ack, max_bytes: Mapping[str, int]) -> None:
+    """Checks the outputs; `max_bytes` says how large they may be, for every queue to which one is given."""
+    for index, (handle, outcome) in enumerate(ack.items):
+        if isinstance(outcome, Complete) and outcome.output:
+            check_json(outcome.output, f"items[{index}].complete.output", max_bytes[handle.queue])
+
+
+def _ack_item(item: queue_service_pb2.AckItem, index: int) -> AckItem:
+    handle = Handle.parse(item.handle) or _handle(item.handle, f"items[{index}].handle")
+    if item.HasField("complete"):
+        output = item.complete.output
+        return AckItem(handle, Complete(output) if output else _DONE)
+    return AckItem(handle, _other_outcome(item, f"items[{index}]"))
 
 
 def _handle(text: str, at: str) -> Handle:
@@ -195,17 +200,8 @@ def _handle(text: str, at: str) -> Handle:
     return handle
 
 
-def _outcome(
-    item: queue_service_pb2.AckItem, index: int, handle: Handle, max_output_bytes: Mapping[str, int]
-) -> Outcome:
-    kind = item.WhichOneof("outcome")
-    if kind == "complete" and not item.complete.output:
-        return _DONE
-    at = f"items[{index}]"
-    match kind:
-        case "complete":
-            output = item.complete.output
-            return Complete(check_json(output, path(at, "complete.output"), max_output_bytes[handle.queue]))
+def _other_outcome(item: queue_service_pb2.AckItem, at: str) -> Outcome:
+    match item.WhichOneof("outcome"):
         case "fail":
             return _fail(item.fail, path(at, "fail"))
         case "release":

@@ -24,7 +24,7 @@ from jobwire_server.api.calls import CallObserver
 from jobwire_server.api.queue_servicer import QueueServicer
 from jobwire_server.broker.broker import Broker
 from jobwire_server.domain import limits
-from jobwire_server.domain.errors import DatabaseUnavailable, JobwireError
+from jobwire_server.domain.errors import DatabaseUnavailable, Draining, JobwireError
 
 SERVICES = (
     queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name,
@@ -46,6 +46,13 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 
+_QUIET_SECONDS = 0.015
+_QUIET_TURNS = 10
+"""A moment without calls lasts for so long, and for so many turns of the event loop, which a call needs to get here."""
+_SERVING_SECONDS = 1.0
+_REFUSING_SECONDS = 0.25
+"""How long such a moment is waited for while calls are served, and then while they are refused."""
+
 
 class GrpcServer:
     """Serves one broker; an async context manager that listens inside it.
@@ -56,9 +63,10 @@ class GrpcServer:
     def __init__(self, broker: Broker, observer: CallObserver, listen: str) -> None:
         self._broker = broker
         self._listen = listen
-        boundary = CallBoundary(observer, self._refusal, {_PUBLISH: broker.admission.turn})
-        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[boundary])
+        self._boundary = CallBoundary(observer, self._refusal, {_PUBLISH: broker.admission.turn})
+        self._server = grpc.aio.server(options=_OPTIONS, interceptors=[self._boundary])
         self._opened = False
+        self._refusing = False
         self._health = health.aio.HealthServicer()
         self._guards = AsyncExitStack()
         self.port = 0
@@ -89,12 +97,37 @@ class GrpcServer:
         self._opened = True
 
     async def stop(self, grace: float) -> None:
-        """Refuses new calls, and ends those under way after `grace` seconds at the latest. Stopping twice is fine."""
+        """Refuses new calls, and ends those under way after `grace` seconds at the latest. Stopping twice is fine.
+
+        gRPC takes one call of each method at a time. Those that wait for their turn when it stops it drops, with a bare
+        CANCELLED, and there may be as many as there are clients. So it is stopped in a moment in which none comes; if
+        there is none, what comes is refused for a while, in words that tell to come again later.
+        """
+        end = asyncio.get_running_loop().time() + grace
         await self._health.enter_graceful_shutdown()
         await self._guards.aclose()
-        await self._server.stop(grace)
+        if not await self._quiet(min(_SERVING_SECONDS, grace / 2)):
+            self._refusing = True
+            await self._quiet(min(_REFUSING_SECONDS, grace / 2))
+        await self._server.stop(max(0.0, end - asyncio.get_running_loop().time()))
+
+    async def _quiet(self, within: float) -> bool:
+        """Returns after a moment without calls; whether there was one `within` seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within
+        seen = -1
+        while loop.time() < end:
+            if seen == self._boundary.arrived:
+                return True
+            seen = self._boundary.arrived
+            await asyncio.sleep(_QUIET_SECONDS)
+            for _ in range(_QUIET_TURNS):
+                await asyncio.sleep(0)
+        return False
 
     def _refusal(self) -> JobwireError | None:
+        if self._refusing:
+            return Draining()
         return None if self._opened else DatabaseUnavailable()
 
     async def _follow_readiness(self) -> None:

@@ -55,19 +55,23 @@ class Acker:
 
     async def ack(self, ack: Ack) -> AckAnswer:
         """Applies one Ack call."""
-        results: list[AckResult | None] = [None] * len(ack.items)
-        for wave in _waves(ack.items):
-            answers = await self._line.submit([ack.items[place] for place in wave])
-            for place, answer in zip(wave, answers, strict=True):
-                results[place] = answer
-        answered = [result for result in results if result is not None]
-        settled = [item.handle for item in ack.items if not isinstance(item.outcome, Extend)]
+        answered = await self._apply_in_order(ack.items)
+        settled = [handle for handle, outcome in ack.items if not isinstance(outcome, Extend)]
         if ack.session_id is not None:
             return AckAnswer(answered, await self._report(ack, ack.session_id, settled))
         # Acknowledged by hand, without naming the session: it gets its credits back all the same.
         for session_id, mine in (await store.sessions_of(self._database, settled)).items():
             await self._report(ack, session_id, mine)
         return AckAnswer(answered, session_alive=True)
+
+    async def _apply_in_order(self, items: Items) -> list[AckResult]:
+        if len({handle for handle, _ in items}) == len(items):
+            return await self._line.submit(items) if items else []
+        results: dict[int, AckResult] = {}
+        for wave in _waves(items):
+            answers = await self._line.submit([items[place] for place in wave])
+            results |= zip(wave, answers, strict=True)
+        return [results[place] for place in range(len(items))]
 
     async def _report(self, ack: Ack, session_id: UUID, settled: Sequence[Handle]) -> bool:
         """Tells the session's owner of the sign of life, the credits that return and those asked for.
@@ -118,18 +122,20 @@ class Acker:
     async def _settle(self, calls: Sequence[Items]) -> list[list[AckResult]]:
         items = [item for call in calls for item in call]
         outcome = await store.settle(self._database, items)
-        changed: dict[str, list[Handle]] = defaultdict(list)
-        kinds: list[str] = []
+        changed: dict[bytes, list[Handle]] = defaultdict(list)
+        kinds: Counter[type | AckStatus] = Counter()
         for (handle, said), result in zip(items, outcome.results, strict=True):
-            if result.status in (AckStatus.APPLIED, AckStatus.CANCELLED):
-                changed[handle.queue].append(handle)
-                kinds.append(type(said).__name__)
+            status = result.status
+            if status is AckStatus.APPLIED or status is AckStatus.CANCELLED:
+                changed[handle.queue_bytes].append(handle)
+                kinds[type(said)] += 1
             else:
-                kinds.append(result.status.name)
-        for kind, count in Counter(kinds).items():
-            self._stats[f"acked.{kind.lower()}"] += count
-        for queue, handles in changed.items():
-            self._on_changed(queue, handles)
+                kinds[status] += 1
+        for kind, count in kinds.items():
+            name = kind.name if isinstance(kind, AckStatus) else kind.__name__
+            self._stats[f"acked.{name.lower()}"] += count
+        for handles in changed.values():
+            self._on_changed(handles[0].queue, handles)
         for queue, pause in outcome.back_in.items():
             self._on_back(queue, pause)
         results = iter(outcome.results)

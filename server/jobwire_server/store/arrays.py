@@ -8,8 +8,9 @@ PostgreSQL's `array_send`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 _NULL = b"\xff\xff\xff\xff"
+_SIXTEEN = b"\0\0\0\x10"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -76,10 +78,15 @@ def bools(values: Iterable[bool | None]) -> _Bool:
     return _build(_Bool, values, lambda v: b"\0\0\0\x01\x01" if v else b"\0\0\0\x01\0")
 
 
-def int4s(values: Iterable[int | None]) -> _Int4:
+def int4s(values: Iterable[int]) -> _Int4:
     """`int4[]`."""
-    pack = struct.Struct("!ii").pack
-    return _build(_Int4, values, lambda v: pack(4, v))
+    parts = list(map(_int4, values))
+    return _Int4(len(parts), False, b"".join(parts))
+
+
+@lru_cache(maxsize=4_096)
+def _int4(value: int) -> bytes:
+    return struct.pack("!ii", 4, value)
 
 
 def int8s(values: Iterable[int | None]) -> _Int8:
@@ -104,14 +111,14 @@ def timestamps(values: Iterable[datetime | None]) -> _Timestamp:
     return _build(_Timestamp, values, lambda v: pack(8, (v - _EPOCH) // _MICROSECOND))
 
 
-def uuids(values: Iterable[UUID | None]) -> _Uuid:
+def uuids(values: Iterable[UUID]) -> _Uuid:
     """`uuid[]`."""
-    return _build(_Uuid, values, lambda v: b"\0\0\0\x10" + v.bytes)
+    return raw_uuids([value.bytes for value in values])
 
 
-def raw_uuids(values: Iterable[bytes]) -> _Uuid:
+def raw_uuids(values: Sequence[bytes]) -> _Uuid:
     """`uuid[]`, of 16 bytes each."""
-    return _build(_Uuid, values, lambda v: b"\0\0\0\x10" + v)
+    return _Uuid(len(values), False, b"".join([_SIXTEEN + value for value in values]))
 
 
 class _ArrayDumper(Dumper):

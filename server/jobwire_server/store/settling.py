@@ -67,64 +67,63 @@ class Stop:
 
 async def settle(database: Database, items: Sequence[AckItem]) -> Settled:
     """Applies `items` in one transaction. Each handle must occur once."""
-    kinds = {(item.handle.queue, _kind(item)) for item in items}
     # One statement applies them then; what comes after it only asks about those it did not apply.
-    single = len(kinds) == 1
+    single = all(isinstance(outcome, Complete) for _, outcome in items) or len({_kind(item) for item in items}) == 1
     return await with_partitions(database, lambda connection: _settle(database, connection, items), single=single)
 
 
 async def _settle(database: Database, connection: Connection, items: Sequence[AckItem]) -> Settled:
-    by_queue: dict[str, list[AckItem]] = defaultdict(list)
-    for item in items:
-        by_queue[item.handle.queue].append(item)
-    found: dict[Handle, AckResult] = {}
+    mine = sorted(items, key=lambda item: (item.handle.queue_bytes, item.handle.job_id_bytes))
+    done = {handle: outcome for handle, outcome in mine if isinstance(outcome, Complete)}
+    given = _by_queue(item for item in mine if isinstance(item.outcome, Fail | Release))
+    running = _by_queue(item for item in mine if isinstance(item.outcome, Extend))
+    results: dict[Handle, AckResult] = {}
     back_in: dict[str, timedelta] = {}
-    for queue in sorted(by_queue):
-        mine = sorted(by_queue[queue], key=lambda item: item.handle.job_id_bytes)
-        results: dict[Handle, AckResult] = {}
-        done = [item for item in mine if isinstance(item.outcome, Complete)]
-        given = [item for item in mine if isinstance(item.outcome, Fail | Release)]
-        running = [item for item in mine if isinstance(item.outcome, Extend)]
-        if bool(done) + bool(given) + bool(running) > 1:
-            await _lock(database, connection, queue, [item.handle.job_id for item in mine])
-        if done:
-            results |= await _complete(database, connection, queue, done)
-        if given:
-            given_back, soonest = await _settle_by_rules(database, connection, queue, given)
-            results |= given_back
-            if soonest is not None:
-                back_in[queue] = soonest
-        if running:
-            results |= await _extend(database, connection, queue, running)
-        if len(results) < len(mine):
-            missed = [item.handle for item in mine if item.handle not in results]
-            results |= await _why_not(database, connection, queue, missed)
-        found |= results
-    return Settled([found[item.handle] for item in items], back_in)
+    if bool(done) + bool(given) + bool(running) > 1:
+        await database.run(connection, "lock_jobs", _named([item.handle for item in mine]))
+    if done:
+        results |= await _complete(database, connection, done)
+    for queue, those in given.items():
+        given_back, soonest = await _settle_by_rules(database, connection, queue, those)
+        results |= given_back
+        if soonest is not None:
+            back_in[queue] = soonest
+    for queue, those in running.items():
+        results |= await _extend(database, connection, queue, those)
+    if len(results) < len(items):
+        for queue, missed in _by_queue(item for item in mine if item.handle not in results).items():
+            results |= await _why_not(database, connection, queue, [item.handle for item in missed])
+    return Settled([results[item.handle] for item in items], back_in)
 
 
-async def _lock(database: Database, connection: Connection, queue: str, ids: Sequence[UUID]) -> None:
-    await database.run(connection, "lock_jobs", {"queue": queue, "ids": arrays.uuids(ids)})
+def _by_queue(items: Iterable[AckItem]) -> dict[str, list[AckItem]]:
+    groups: dict[str, list[AckItem]] = defaultdict(list)
+    for item in items:
+        groups[item.handle.queue].append(item)
+    return groups
+
+
+def _named(handles: Sequence[Handle]) -> dict[str, Any]:
+    """Jobs as parameters of a statement: their ids, and a queue for each, or the one queue of all."""
+    queues = {handle.queue_bytes for handle in handles}
+    return {
+        "queues": arrays.texts([handle.queue for handle in (handles if len(queues) > 1 else handles[:1])]),
+        "ids": arrays.raw_uuids([handle.job_id_bytes for handle in handles]),
+    }
 
 
 async def _complete(
-    database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
+    database: Database, connection: Connection, done: Mapping[Handle, Complete]
 ) -> dict[Handle, AckResult]:
-    [row] = await database.run(
-        connection,
-        "complete",
-        {
-            "queue": queue,
-            "ids": arrays.raw_uuids(item.handle.job_id_bytes for item in items),
-            "tokens": arrays.raw_uuids(item.handle.token_bytes for item in items),
-            "places": arrays.int4s(item.handle.place for item in items),
-            "outputs": arrays.texts(
-                item.outcome.output if isinstance(item.outcome, Complete) else None for item in items
-            ),
-        },
-    )
-    applied = items if row.places is None else [items[place - 1] for place in row.places]
-    return dict.fromkeys((item.handle for item in applied), AckResult(AckStatus.APPLIED, JobState.COMPLETED))
+    handles = list(done)
+    params = _named(handles) | {
+        "tokens": arrays.raw_uuids([handle.token_bytes for handle in handles]),
+        "places": arrays.int4s([handle.place for handle in handles]),
+        "outputs": arrays.texts([outcome.output for outcome in done.values()]),
+    }
+    [row] = await database.run(connection, "complete", params)
+    applied = handles if row.places is None else [handles[place - 1] for place in row.places]
+    return dict.fromkeys(applied, AckResult(AckStatus.APPLIED, JobState.COMPLETED))
 
 
 async def _settle_by_rules(
@@ -219,9 +218,9 @@ def _by_handle(items: Sequence[AckItem], results: Mapping[tuple[UUID, UUID], Ack
     }
 
 
-def _kind(item: AckItem) -> type[Complete | Fail | Extend]:
+def _kind(item: AckItem) -> tuple[bytes, type[Complete | Fail | Extend]]:
     """By which statement an item is applied."""
-    return Fail if isinstance(item.outcome, Release) else type(item.outcome)
+    return item.handle.queue_bytes, Fail if isinstance(item.outcome, Release) else type(item.outcome)
 
 
 def _key(handle: Handle) -> dict[str, Any]:
@@ -301,8 +300,12 @@ async def sessions_of(database: Database, handles: Iterable[Handle]) -> dict[UUI
 
 async def forget_claims(database: Database, tokens: Mapping[str, Sequence[UUID]]) -> None:
     """Removes claims, by queue, whose deliveries are all settled."""
-    for queue, mine in tokens.items():
-        await database.once("delete_claims", {"queue": queue, "tokens": arrays.uuids(mine)})
+    settled = sorted((queue, token) for queue, those in tokens.items() for token in those)
+    params = {
+        "queues": arrays.texts(queue for queue, _ in settled),
+        "tokens": arrays.uuids(token for _, token in settled),
+    }
+    await database.once("delete_claims", params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +328,7 @@ async def _cancel(
 ) -> Cancellation:
     statuses: dict[UUID, CancelStatus] = {}
     stops: list[Stop] = []
-    await _lock(database, connection, queue, ids)
+    await database.run(connection, "lock_jobs", {"queues": arrays.texts([queue]), "ids": arrays.uuids(ids)})
     # A job may move between the two steps (claimed, or given back), and is met by the next round.
     for _ in range(3):
         left = [job_id for job_id in ids if job_id not in statuses]

@@ -1,9 +1,10 @@
--- Records `completed` for deliveries of one queue whose lease is valid; returns the places in the call of those, if not of all. The input is in the order of the ids, and so are the locks.
+-- Records `completed` for deliveries whose lease is valid; returns the places in the call of those, if not of all. The input is in the order of queues and ids, and so are the locks.
+-- The first queue is that of all deliveries for which none is named.
 -- Claims are looked up one by one (OFFSET 0). So are live rows: a list of one queue and a range of one id cannot be joined the other way
 -- round, so that no plan can read more than the rows named, whatever the statistics it was made with.
 WITH input AS MATERIALIZED (
-    SELECT %(queue)s::text COLLATE "C" AS queue, i.*
-    FROM unnest(%(ids)b::uuid[], %(tokens)b::uuid[], %(places)b::int4[], %(outputs)b::text[]) WITH ORDINALITY AS i (id, token, place, output, n)
+    SELECT coalesce(i.queue, (%(queues)b::text[])[1]) COLLATE "C" AS queue, i.id, i.token, i.place, i.output, i.n
+    FROM unnest(%(queues)b::text[], %(ids)b::uuid[], %(tokens)b::uuid[], %(places)b::int4[], %(outputs)b::text[]) WITH ORDINALITY AS i (queue, id, token, place, output, n)
 ), lease AS MATERIALIZED (
     SELECT i.queue, i.id, i.n, i.output, i.token, c.attempts[i.place] AS attempt, c.claimed_at, c.worker
     FROM input i
