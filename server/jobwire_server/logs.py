@@ -1,7 +1,7 @@
 """Logging: one line per event, through structlog, from our own modules and from libraries alike.
 
-JSON for machines, aligned and coloured text on a terminal. What is bound in the context (request id, call, session) is
-in every line of that call. Set up once, by the process's entry point; importing this does nothing.
+JSON for machines, aligned and coloured text on a terminal. What is known of a call (request id, method, session) is in
+every line of that call. Set up once, by the process's entry point; importing this does nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import contextlib
 import json
 import logging
 import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, BinaryIO, Literal, cast
 
 import orjson
@@ -17,6 +19,9 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 Format = Literal["auto", "json", "console"]
+
+context: ContextVar[Mapping[str, object] | None] = ContextVar("jobwire_log_context", default=None)
+"""What is in every line of this task: one mapping that its owner adds to, since a variable for each fact costs more."""
 
 _FIRST = ("timestamp", "level", "event")
 """What a person looks for at the beginning of a line of JSON."""
@@ -47,7 +52,7 @@ def configure(log_format: Format, level: str) -> None:
     on_terminal = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        add_context,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper("%H:%M:%S.%f" if on_terminal else "iso", utc=not on_terminal),
@@ -74,6 +79,13 @@ def configure(log_format: Format, level: str) -> None:
         logging.getLogger(name).setLevel(max(least, threshold))
 
 
+def add_context(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Adds what is known of the call under way; what the line itself says comes first."""
+    if (known := context.get()) is not None:
+        return {**known, **event}
+    return event
+
+
 def _rendering(on_terminal: bool) -> list[Processor]:
     if on_terminal:
         # Plain tracebacks: those with local variables would show payloads and passwords.
@@ -91,11 +103,11 @@ def _short_name(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _json(event: EventDict, **_options: Any) -> str:
-    first = {name: event.pop(name) for name in _FIRST if name in event}
+    ordered = {name: event[name] for name in _FIRST if name in event} | dict(event)
     try:
-        return orjson.dumps(first | dict(event), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(ordered, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:  # half a surrogate pair, which UTF-8 cannot hold
-        return json.dumps(first | dict(event), default=str)
+        return json.dumps(ordered, default=str)
 
 
 def _encode(_logger: Any, _method: str, line: Any) -> bytes:

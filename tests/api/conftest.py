@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
+from jobwire_server import logs
 from jobwire_server.app import Server, running
 from jobwire_server.settings import Settings
 from tests.conftest import Postgres
@@ -138,6 +139,6 @@ async def api(postgres: Postgres, shared_eye: Eye) -> AsyncIterator[Api]:
 @pytest.fixture
 def logged() -> Iterator[list[structlog.typing.EventDict]]:
     """The log lines of our own modules, with what is bound in their context and with their tracebacks."""
-    processors = (structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info)
+    processors = (logs.add_context, structlog.processors.format_exc_info)
     with structlog.testing.capture_logs(processors=processors) as lines:
         yield lines

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobwire_server import __version__
+from jobwire_server.cli import GRPC_EXPERIMENTS
 
 NOWHERE = "127.0.0.1:1"
 """Nobody listens there."""
@@ -35,6 +36,20 @@ def jobwire(*arguments: str, stdin: str = "", **environment: str) -> subprocess.
 def test_version_prints_the_version_and_nothing_else() -> None:
     done = jobwire("version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+
+
+def test_grpc_knows_what_it_is_asked_to_leave_out() -> None:
+    """Whoever raises its version to one that knows no other listener learns from this that the option can go."""
+    serve = "import asyncio, grpc\nasync def main(): grpc.aio.server()\nasyncio.run(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", serve],
+        env=os.environ | {"GRPC_EXPERIMENTS": GRPC_EXPERIMENTS},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_quick_command_loads_no_heavy_library() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
-import structlog
+from jobwire_server import logs
 
 _current: ContextVar[Call] = ContextVar("jobwire_call")
 
@@ -33,12 +34,14 @@ class Call:
     quiet: bool = False
     """Whether its line is for debugging only, as with probes and signs of life, unless something goes wrong."""
     started: float = field(default_factory=time.monotonic)
+    name: str = field(init=False)
+    """Service and method, without the package."""
+    facts: dict[str, object] = field(init=False)
+    """What its log line will tell of it, and what is logged until then."""
 
-    @property
-    def name(self) -> str:
-        """Service and method, without the package."""
-        service, _, method = self.method.rpartition("/")
-        return f"{service.rpartition('.')[2]}/{method}"
+    def __post_init__(self) -> None:
+        self.name = _name(self.method)
+        self.facts = {"request_id": self.request_id, "rpc": self.name}
 
     @property
     def seconds(self) -> float:
@@ -46,15 +49,20 @@ class Call:
         return time.monotonic() - self.started
 
     def note(self, **facts: object) -> None:
-        """Adds facts to this call's log line, and to what is logged until then."""
-        structlog.contextvars.bind_contextvars(**facts)
+        """Adds to its facts."""
+        self.facts.update(facts)
 
 
 def begin(call: Call) -> None:
     """Makes `call` the one under way in this task."""
     _current.set(call)
-    structlog.contextvars.clear_contextvars()
-    call.note(request_id=call.request_id, rpc=call.name)
+    logs.context.set(call.facts)
+
+
+@cache
+def _name(method: str) -> str:
+    service, _, name = method.rpartition("/")
+    return f"{service.rpartition('.')[2]}/{name}"
 
 
 def this_call() -> Call:

@@ -16,6 +16,10 @@ import typer.main
 
 _COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "demo", "version")
 
+GRPC_EXPERIMENTS = "-event_engine_listener"
+"""gRPC reads this when it is imported. Its newer listener has threads of its own, which hand each event to the thread
+that hands it to the event loop: twice the wake-ups, and a sixth more CPU for a call that does nothing else."""
+
 _EXIT_CODES = """
 Exit codes: 0 all went well; 1 the answer is no (a job failed or was cancelled, migrations are pending, the start was
 refused); 2 wrong usage, settings or input; 3 no such job or queue; 4 the server or the database is not available.
@@ -54,4 +58,5 @@ def main() -> None:
     """Runs the command that the process's arguments name."""
     # gRPC's core writes to standard error past all logging; what it says reaches us as errors too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
     app(prog_name="jobwire")

@@ -11,11 +11,9 @@ import asyncio
 import contextlib
 import functools
 import hashlib
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors
@@ -65,7 +63,6 @@ _BOUNDS = {
     "TimeZone": "UTC",
     "DateStyle": "ISO",
 }
-_PLANS_SECONDS = 1.0
 _READ_BOUND = {"statement_timeout": "5s"}
 
 
@@ -126,7 +123,6 @@ class Database:
             kwargs={"autocommit": True, "row_factory": namedtuple_row},
             name="jobwire",
         )
-        self._planned: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._reads = asyncio.Semaphore(1)
         self._checking: asyncio.Task[None] | None = None
 
@@ -171,20 +167,10 @@ class Database:
         with translated():
             try:
                 async with self._pool.connection() as connection:
-                    await self._refresh_plans(connection)
                     yield connection
             except (psycopg.OperationalError, DatabaseUnavailable):
                 self._check_pool()
                 raise
-
-    async def _refresh_plans(self, connection: Connection) -> None:
-        """Has old plans made anew: one made while the tables were empty would not do for a burst."""
-        if connection.pooled:
-            return  # No plan outlives its statement there.
-        now = time.monotonic()
-        if now - self._planned.get(connection, 0.0) > _PLANS_SECONDS:
-            self._planned[connection] = now
-            await connection.execute("DISCARD PLANS")
 
     def _check_pool(self) -> None:
         """After a loss: have the pool throw away its other dead connections, rather than one per failed call."""

@@ -1,30 +1,34 @@
 """Statements and their rows over one connection, below the driver's cursors, whose cost is several times theirs.
 
 What is exchanged at once is one round trip and, outside a transaction, one transaction. Each statement is prepared when
-it is first used, with the types of its parameters. Of no use behind a pooler, where nothing prepared is found again.
+it is first used, with the types of its parameters. No plan is kept for longer than a second: one made while the tables
+were empty would not do for a burst. Of no use behind a pooler, where nothing prepared is found again.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections import deque, namedtuple
+import time
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.abc import PipelineCommand, PQGen
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import error_from_result
-from psycopg.generators import fetch_many, pipeline_communicate
+from psycopg.errors import OperationalError, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
+from psycopg.waiting import READY_R, WAIT_R, WAIT_RW
 
 Row = Any
 """A named tuple whose fields are the statement's columns."""
 
 Call = tuple[bytes, Mapping[str, Any]]
 """A statement, with `%(name)s` or, to have it sent in binary whatever it is, `%(name)b` for parameters; and these."""
+
+_PLANS_SECONDS = 1.0
 
 _PARAMETER = re.compile(rb"%\((\w+)\)([sb])")
 
@@ -37,10 +41,11 @@ class Exchange:
         self._adapters = Transformer(connection)
         self._prepared: dict[tuple[bytes, tuple[int, ...]], bytes] = {}
         self._names = 0
+        self._planned = 0.0
 
     def run(self, calls: Sequence[Call]) -> PQGen[list[Sequence[Row]]]:
         """Sends the statements and returns the rows of each."""
-        commands: deque[PipelineCommand] = deque()
+        commands = self._old_plans_away()
         fresh: dict[int, tuple[bytes, tuple[int, ...]]] = {}
         asked: list[int] = []
         for text, params in calls:
@@ -56,24 +61,64 @@ class Exchange:
                 commands.append(functools.partial(self._wire.send_prepare, name, query, types))
             asked.append(len(commands))
             commands.append(functools.partial(self._wire.send_query_prepared, name, values, sent, Format.BINARY))
-        answers: list[list[PGresult]] = []
+        answers: list[PGresult] = []
         self._wire.enter_pipeline_mode()
         try:
-            commands.append(self._wire.pipeline_sync)
-            count = len(commands)
-            answers += yield from pipeline_communicate(self._wire, commands)
-            while len(answers) < count:
-                answers.append((yield from fetch_many(self._wire)))
+            yield from self._send(commands)
+            while len(answers) < len(commands):
+                answers.append((yield from self._answer()))
+            yield from self._answer()  # to the sync
         finally:
             for place, key in fresh.items():
-                if not (place < len(answers) and answers[place][0].status == ExecStatus.COMMAND_OK):
+                if not (place < len(answers) and answers[place].status == ExecStatus.COMMAND_OK):
                     del self._prepared[key]
             if self._wire.status != ConnStatus.BAD:
                 self._wire.exit_pipeline_mode()
+        self._pass_on_notifications()
         for answer in answers:
-            if answer[0].status == ExecStatus.FATAL_ERROR:
-                raise error_from_result(answer[0])
-        return [self._rows(answers[place][0]) for place in asked]
+            if answer.status == ExecStatus.FATAL_ERROR:
+                raise error_from_result(answer)
+        return [self._rows(answers[place]) for place in asked]
+
+    def _old_plans_away(self) -> list[PipelineCommand]:
+        """What has plans made anew if it is time to; along with statements it costs no round trip."""
+        now = time.monotonic()
+        if now - self._planned <= _PLANS_SECONDS:
+            return []
+        self._planned = now
+        return [functools.partial(self._wire.send_query_params, b"DISCARD PLANS", None)]
+
+    def _send(self, commands: Sequence[PipelineCommand]) -> PQGen[None]:
+        """Sends commands and a sync at once. If the socket is full, what comes meanwhile is taken, to let go of it."""
+        for command in commands:
+            command()
+        self._wire.pipeline_sync()
+        while self._wire.flush():
+            if (yield WAIT_RW) & READY_R:
+                self._wire.consume_input()
+
+    def _answer(self) -> PQGen[PGresult]:
+        """The next command's answer, with the end that follows it; that to a sync has none."""
+        answer: PGresult | None = None
+        while True:
+            while self._wire.is_busy():
+                if (yield WAIT_R):
+                    self._wire.consume_input()
+            more = self._wire.get_result()
+            if more is None:
+                break
+            answer = answer or more
+            if more.status == ExecStatus.PIPELINE_SYNC:
+                break
+        if answer is None:
+            raise OperationalError("the connection was lost")
+        return answer
+
+    def _pass_on_notifications(self) -> None:
+        """What came along with the answers, to whom the driver's own statements would give it."""
+        while (message := self._wire.notifies()) is not None:
+            if self._wire.notify_handler is not None:
+                self._wire.notify_handler(message)
 
     def _rows(self, result: PGresult) -> Sequence[Row]:
         if result.status != ExecStatus.TUPLES_OK or not result.ntuples:
