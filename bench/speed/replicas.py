@@ -37,6 +37,9 @@ class Cost:
     statements: float
     rate: float
 
+    def __str__(self) -> str:
+        return f"{self.cpu:.0f} µs and {self.statements:.4f} statements a job, {self.rate:,.0f} jobs/s"
+
 
 async def replicas(
     dsn: str, *, rounds: int = 3, jobs: int = 100_000, singles: int = 10_000, workers: int = 50
@@ -53,7 +56,7 @@ async def replicas(
                     async with first.replica() as second:
                         both = await _run([first, second], form, count)
                     costs[shape].append((half, alone, both))
-                    progress(f"replicas, {shape}: one with a pair {half}, one with both {alone}, two {both}")
+                    progress(f"replicas, {shape}: one with a pair {half}; one with both {alone}; two {both}")
             connections = await _connections(first, workers)
     return [
         *(finding for shape, pairs in costs.items() for finding in _findings(shape, pairs)),
