@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -233,3 +233,47 @@ async def test_a_drain_waits_for_a_hand_over_under_way(
         assert resumed.opened.resumed and not resumed.opened.lost
         assert (await resumed.ack(delivery.handle))[0].status is AckStatus.APPLIED
     assert (await there.get_job("work", job_id)).attempt == 1
+
+
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
+    """Until it is set, claims that have begun do not end; they take nothing."""
+    go_on = asyncio.Event()
+
+    async def claim(*_: Any) -> list[claiming.Claimed]:
+        await go_on.wait()
+        return []
+
+    monkeypatch.setattr(dispatcher.claiming, "claim", claim)
+    yield go_on
+    go_on.set()
+
+
+async def test_new_jobs_wait_for_a_claim_under_way_and_are_handed_over(
+    broker: Broker, held_up: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored meanwhile they would be claimed after it, and what comes then after them: and so on."""
+    monkeypatch.setattr(dispatcher, "_CALM_SECONDS", 60.0)
+    async with Worker(broker, subscription()) as worker:
+        lane = broker._dispatcher._lanes["work"]
+        await until(lambda: lane.claiming)
+        publishing = asyncio.create_task(publish(broker, 3))
+        await asyncio.sleep(0.1)
+        assert not publishing.done()
+        held_up.set()
+        await worker.receive(3)
+        assert len(await publishing) == 3
+
+
+async def test_new_jobs_wait_for_claims_once_and_not_for_long(
+    broker: Broker, held_up: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Worker(broker, subscription()):
+        lane = broker._dispatcher._lanes["work"]
+        await until(lambda: lane.claiming)
+        await publish(broker)
+        monkeypatch.setattr(dispatcher, "_CALM_SECONDS", 60.0)
+        async with asyncio.timeout(30):
+            await publish(broker)
+        held_up.set()
+        await until(lambda: lane.patient)

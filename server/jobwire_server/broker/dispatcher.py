@@ -38,6 +38,8 @@ _PAUSE_AFTER_ERROR = 0.5
 _START_SHARE = 0.05
 """The most of a lane's time that claims from the very start may take for the clock's sake: after the dead tickets that
 an open transaction keeps there, millions after a while, each of them is long."""
+_CALM_SECONDS = 0.02
+"""How long new jobs wait for claims under way, so that they can be handed over; they would be claimed after those."""
 
 
 T = TypeVar("T")
@@ -96,9 +98,19 @@ class _Lane:
         self.start_after = 0.0
         """When the clock may have it claim from the start again."""
         self.task: asyncio.Task[None] | None = None
+        self.calm = asyncio.Event()
+        """Set while it claims nothing and waits for a change."""
+        self.patient = True
+        """Whether new jobs wait for that: not while a backlog keeps it from coming."""
+
+    @property
+    def may_have_room(self) -> bool:
+        """Whether a session could take jobs, or could if a claim under way finds too few."""
+        return any(session.credits or session.reserved for session in self.sessions)
 
     def wake(self, *, from_start: bool, suspects: bool) -> None:
         self.hopeful = True
+        self.calm.clear()
         if from_start:
             self.floor.reset()
             self.restarts += 1
@@ -186,6 +198,21 @@ class Dispatcher:
             self._handed_over.clear()
             await self._handed_over.wait()
 
+    async def calm(self, queue: str) -> None:
+        """Waits for the claims under way in `queue`, if they may soon have taken all that is there.
+
+        New jobs that are stored before have to be claimed after them, and those that come meanwhile after these: so
+        that with steady publishing nothing would be handed over any more.
+        """
+        lane = self._lanes.get(queue)
+        if lane is None or lane.calm.is_set() or not (lane.patient and lane.may_have_room) or self._stopping:
+            return
+        try:
+            async with asyncio.timeout(_CALM_SECONDS):
+                await lane.calm.wait()
+        except TimeoutError:
+            lane.patient = False
+
     async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
         """Stores `jobs`, and hands the first of them over at once if sessions wait for them, which spares a claim.
 
@@ -242,8 +269,11 @@ class Dispatcher:
                 log.exception("claiming failed", queue=lane.queue)
                 busy = True
                 await asyncio.sleep(_PAUSE_AFTER_ERROR)
-            if not busy:
+            if not busy and not lane.changed.is_set():
+                lane.calm.set()
+                lane.patient |= not lane.hopeful
                 await lane.changed.wait()
+                lane.calm.clear()
 
     async def _claim(self, lane: _Lane) -> bool:
         """One round; False if there is nothing to do until something changes."""

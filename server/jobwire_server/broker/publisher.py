@@ -63,6 +63,7 @@ class Publisher:
 
     async def _store(self, calls: Sequence[Call]) -> list[Answer]:
         queue = calls[-1][0]
+        await self._dispatcher.calm(queue.name)
         async with self._connection():
             refusals = await self._refusals(queue, calls) if queue.max_depth else [None] * len(calls)
             jobs = [job for (_, mine), refusal in zip(calls, refusals, strict=True) if refusal is None for job in mine]
