@@ -31,6 +31,7 @@ from .dispatcher import Dispatcher
 from .messages import Ack, AckAnswer, Subscription
 from .publisher import Publisher
 from .queue_book import QueueBook
+from .scheduler import Scheduler
 from .session_book import SessionBook
 from .signals import Signals
 from .stream import Stream
@@ -90,6 +91,10 @@ class Broker:
         )
         self._waits = Waits(database, self._signals.listen)
         self._watch = SessionWatch(database, terms.replica, interval, self._ended_for_other)
+        self.queues = QueueBook(database, create=terms.create_queues)
+        self.schedules = Scheduler(
+            database, self.queues, self._publisher, self._stats, on_changed=lambda: self._upkeep.due_in(0.0)
+        )
         self._upkeep = Upkeep(
             database,
             terms.poll_interval_ms / 1000,
@@ -99,8 +104,8 @@ class Broker:
             on_ready=self._tickets,
             on_stop=self._stop,
             on_changed=self._queue_changed,
+            run_schedules=self.schedules.run_due,
         )
-        self.queues = QueueBook(database, create=terms.create_queues)
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from typing import NamedTuple
 
 from jobwire_server.domain.errors import DatabaseUnavailable, FieldViolation, InvalidArgument, JobwireError, QueueFull
 from jobwire_server.domain.jobs import NewJob, Published
@@ -12,7 +13,7 @@ from jobwire_server.domain.limits import JOBS_PER_PUBLISH, REQUEST_BYTES
 from jobwire_server.domain.queues import Queue
 from jobwire_server.store import publishing as store
 from jobwire_server.store.database import Database
-from jobwire_server.store.publishing import PublishOutcome
+from jobwire_server.store.publishing import Condition, PublishOutcome
 
 from .depths import Depths
 from .dispatcher import Dispatcher
@@ -21,8 +22,15 @@ from .terms import Stats
 
 _TURN_SECONDS = 5.0
 
-Call = tuple[Queue, Sequence[NewJob]]
-Answer = list[Published] | JobwireError
+Answer = list[Published] | JobwireError | None
+
+
+class Call(NamedTuple):
+    """Jobs to be stored; with a condition, only if that holds, which is part of the transaction."""
+
+    queue: Queue
+    jobs: Sequence[NewJob]
+    condition: Condition | None = None
 
 
 class Publisher:
@@ -49,32 +57,51 @@ class Publisher:
 
     async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> list[Published]:
         """Stores `jobs`, all or none; a result for each, in order, once they are on disk. QueueFull without room."""
-        line = self._lines.get(queue.name)
+        results = await self._submit(Call(queue, jobs))
+        assert results is not None
+        return results
+
+    async def publish_if(self, queue: Queue, jobs: Sequence[NewJob], condition: Condition) -> list[Published] | None:
+        """As `publish`, in one transaction with `condition`; None, and nothing stored, if that says no."""
+        return await self._submit(Call(queue, jobs, condition))
+
+    async def _submit(self, call: Call) -> list[Published] | None:
+        line = self._lines.get(call.queue.name)
         if line is None:
-            line = self._lines[queue.name] = GroupCommit(self._store, _fits)
+            line = self._lines[call.queue.name] = GroupCommit(self._store, _fits)
         try:
-            answer = await line.submit((queue, jobs))
+            answer = await line.submit(call)
         finally:
             if line.idle:
-                self._lines.pop(queue.name, None)
+                self._lines.pop(call.queue.name, None)
         if isinstance(answer, JobwireError):
             raise answer
         return answer
 
     async def _store(self, calls: Sequence[Call]) -> list[Answer]:
-        queue = calls[-1][0]
+        queue = calls[-1].queue
         await self._dispatcher.calm(queue.name)
         async with self._connection():
             refusals = await self._refusals(queue, calls) if queue.max_depth else [None] * len(calls)
-            jobs = [job for (_, mine), refusal in zip(calls, refusals, strict=True) if refusal is None for job in mine]
-            outcome = await self._dispatcher.publish(queue, jobs) if jobs else PublishOutcome([])
+            jobs = [job for call, refusal in zip(calls, refusals, strict=True) if refusal is None for job in call.jobs]
+            outcome = await self._publish(queue, jobs, calls[-1].condition) if jobs else PublishOutcome([])
+        if outcome is None:
+            return [None]
         created, waiting = outcome.created, outcome.created - len(outcome.claimed)
         self._stats["published"] += created
         if waiting:
             self._depths.stored(queue, waiting)
             self._on_stored(queue.name, jobs)
         results = iter(outcome.results)
-        return [refusal or [next(results) for _ in mine] for (_, mine), refusal in zip(calls, refusals, strict=True)]
+        return [refusal or [next(results) for _ in call.jobs] for call, refusal in zip(calls, refusals, strict=True)]
+
+    async def _publish(
+        self, queue: Queue, jobs: Sequence[NewJob], condition: Condition | None
+    ) -> PublishOutcome | None:
+        if condition is None:
+            return await self._dispatcher.publish(queue, jobs)
+        # Not handed over: whether they will be there is not known before.
+        return await store.publish_if(self._database, queue, jobs, condition)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[None]:
@@ -95,15 +122,15 @@ class Publisher:
 
         What is stored already takes no room: a call whose answer was lost may be repeated into a full queue.
         """
-        everything = [job for _, jobs in calls for job in jobs]
+        everything = [job for call in calls for job in call.jobs]
         room = await self._depths.room(queue, len(everything))
         if len(everything) <= room:
             return [None] * len(calls)
         given = [job.id for job in everything if job.client_id]
         known = await store.known_ids(self._database, queue.name, given) if given else set()
         refusals: list[JobwireError | None] = []
-        for _, jobs in calls:
-            new = len({job.id for job in jobs} - known)
+        for call in calls:
+            new = len({job.id for job in call.jobs} - known)
             if new <= room:
                 room -= new
                 refusals.append(None)
@@ -119,7 +146,10 @@ def _too_many(queue: Queue, jobs: int) -> JobwireError:
 
 
 def _fits(group: Sequence[Call], call: Call) -> bool:
-    jobs = sum(len(mine) for _, mine in group) + len(call[1])
+    if call.condition is not None or any(other.condition is not None for other in group):
+        return False
+    together = (*group, call)
     return (
-        jobs <= JOBS_PER_PUBLISH and sum(len(job.data) for _, mine in (*group, call) for job in mine) <= REQUEST_BYTES
+        sum(len(each.jobs) for each in together) <= JOBS_PER_PUBLISH
+        and sum(len(job.data) for each in together for job in each.jobs) <= REQUEST_BYTES
     )

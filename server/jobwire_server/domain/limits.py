@@ -37,6 +37,18 @@ EXPIRE_MIN: Final = SECOND
 EXPIRE_MAX: Final = 7 * DAY
 RETENTION_MAX: Final = 3_650 * DAY
 
+SCHEDULE_NAME: Final = 100
+CRON_LINE: Final = 200
+EVERY_MIN: Final = SECOND
+EVERY_MAX: Final = 3_650 * DAY
+TOLERANCE_DEFAULT: Final = 60 * SECOND
+TOLERANCE_MAX: Final = 7 * DAY
+"""How late the run of a due time may be without having been missed."""
+MISSED_LIMIT_DEFAULT: Final = 100
+MISSED_LIMIT_MAX: Final = 1_000
+SCHEDULE_RUNS_PREVIEWED: Final = 100
+SCHEDULE_ERROR: Final = 1_000
+
 QUEUES_PER_SESSION: Final = 100
 IN_FLIGHT_MAX: Final = 1_000
 WORKER_NAME: Final = 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -36,6 +36,10 @@ class PublishOutcome:
         return sum(result.created for result in self.results)
 
 
+Condition = Callable[[Connection], Awaitable[bool]]
+"""A step of the caller's own, first in the transaction that stores jobs; they are stored only if it says so."""
+
+
 async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
     """Stores `jobs`, all or (on error) none, and has them on disk when it returns.
 
@@ -43,15 +47,27 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
 
     Two jobs of one id in the list: the first is stored, the second meets it.
     """
+    async with database.connection() as connection:
+        return await _publish(database, connection, queue, jobs)
+
+
+async def publish_if(
+    database: Database, queue: Queue, jobs: Sequence[NewJob], condition: Condition
+) -> PublishOutcome | None:
+    """Stores `jobs` as `publish` does, in one transaction with `condition`; None, and nothing, if that says no."""
+    async with database.transaction() as connection:
+        return await _publish(database, connection, queue, jobs) if await condition(connection) else None
+
+
+async def _publish(database: Database, connection: Connection, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
     unique = _first_of_each_id(jobs)
     params = _rows(queue, unique.values()) | {
         "starts": arrays.timestamps(job.start_after for job in unique.values()),
         "delays": arrays.int8s(job.start_in_ms for job in unique.values()),
     }
-    async with database.connection() as connection:
-        row, taken_back = await _store(database, connection, "publish", params, queue, unique.values())
-        stored = unique.keys() if row.ids is None else set(row.ids)
-        return PublishOutcome(await _results(database, connection, queue, jobs, unique, stored - taken_back))
+    row, taken_back = await _store(database, connection, "publish", params, queue, unique.values())
+    stored = unique.keys() if row.ids is None else set(row.ids)
+    return PublishOutcome(await _results(database, connection, queue, jobs, unique, stored - taken_back))
 
 
 async def hand_over(

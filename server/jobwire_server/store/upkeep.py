@@ -32,18 +32,19 @@ class Due:
     """What is there to be done.
 
     The queues with tickets among those asked for; milliseconds until the next scheduled job, None if there is none;
-    whether a claim is due.
+    whether a claim is due; milliseconds until a schedule is due, None if none is to be.
     """
 
     ready: Sequence[str]
     job_in_ms: int | None
     claim: bool
+    schedule_in_ms: int | None
 
 
 async def next_due(database: Database, queues: Sequence[str] = ()) -> Due:
     """What is due, and what next."""
     [row] = await database.once("next_due", {"queues": arrays.texts(queues)})
-    return Due(row.ready, row.job_in_ms, row.claim)
+    return Due(row.ready, row.job_in_ms, row.claim, row.schedule_in_ms)
 
 
 @dataclass(frozen=True, slots=True)
