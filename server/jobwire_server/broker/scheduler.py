@@ -30,7 +30,6 @@ from jobwire_server.domain.errors import (
     ScheduleNotFound,
 )
 from jobwire_server.domain.jobs import NewJob, Published
-from jobwire_server.domain.queues import Queue
 from jobwire_server.domain.schedules import Every, Once, Plan, Schedule, ScheduleSpec, Timing
 from jobwire_server.store import schedules as store
 from jobwire_server.store.database import Database
@@ -79,18 +78,13 @@ class Scheduler:
 
         While the timing stays the same, what is due stays so.
         """
-        queue = await self._queues.for_publish(spec.queue)
-        _check_size(queue, spec.job, "schedule.job.data")
+        _check_size(await self._queues.limit_for(spec.queue), spec.job, "schedule.job.data")
+        # What is refused must not have made its queue.
+        _next(spec, await store.now(self._database), await store.get(self._database, spec.name))
+        await self._queues.for_publish(spec.queue)
         while True:
             async with store.editing(self._database, spec.name) as edit:
-                found = edit.found
-                timing = _begun(spec.timing, edit.now)
-                if found is not None and _same(found.spec.timing, timing):
-                    timing, due = found.spec.timing, found.next_run_at
-                else:
-                    due = schedules.after(timing, _since(edit.now, found))
-                    if due is None:
-                        raise _past(timing, edit.now)
+                timing, due = _next(spec, edit.now, found := edit.found)
                 made = await edit.put(replace(spec, timing=timing), due)
             if made:
                 break
@@ -133,7 +127,7 @@ class Scheduler:
         schedule = await self.get(name)
         queue = await self._queues.find(schedule.spec.queue)
         job = _job(schedule, job_id, None)._replace(client_id=repeatable)
-        _check_size(queue, job, "data")
+        _check_size(queue.max_data_bytes, job, "data")
         [published] = await self._publisher.publish(queue, [job])
         if published.created:
             await store.note_run(self._database, schedule, job_id)
@@ -208,7 +202,7 @@ class Scheduler:
     async def _publish(self, schedule: Schedule, plan: Plan) -> bool:
         queue = await self._queues.find(schedule.spec.queue)
         jobs = [_job(schedule, schedule.job_id(due), due) for due in plan.runs]
-        _check_size(queue, jobs[0], "data")
+        _check_size(queue.max_data_bytes, jobs[0], "data")
         turn = Turn(plan.next, len(jobs), plan.runs[-1], jobs[-1].id)
         condition = partial(store.take_turn, self._database, schedule=schedule, turn=turn)
         return await self._publisher.publish_if(queue, jobs, condition) is not None
@@ -238,10 +232,21 @@ def _job(schedule: Schedule, job_id: UUID, due: datetime | None) -> NewJob:
     return job._replace(id=job_id, client_id=True, headers=orjson.dumps(headers).decode())
 
 
-def _check_size(queue: Queue, job: NewJob, at: str) -> None:
+def _check_size(limit: int, job: NewJob, at: str) -> None:
     size = len(job.data.encode())
-    if size > queue.max_data_bytes:
-        raise DataTooLarge(at, size, queue.max_data_bytes)
+    if size > limit:
+        raise DataTooLarge(at, size, limit)
+
+
+def _next(spec: ScheduleSpec, now: datetime, found: Schedule | None) -> tuple[Timing, datetime | None]:
+    """The timing of a schedule that is put, and its first due time. InvalidArgument if it has none."""
+    timing = _begun(spec.timing, now)
+    if found is not None and _same(found.spec.timing, timing):
+        return found.spec.timing, found.next_run_at
+    due = schedules.after(timing, _since(now, found))
+    if due is None:
+        raise _past(timing, now)
+    return timing, due
 
 
 def _begun(timing: Timing, now: datetime) -> Timing:

@@ -37,13 +37,12 @@ EXPIRE_MIN: Final = SECOND
 EXPIRE_MAX: Final = 7 * DAY
 RETENTION_MAX: Final = 3_650 * DAY
 
-SCHEDULE_NAME: Final = 100
+SCHEDULE_NAME: Final = r"[A-Za-z0-9_.:/-]{1,100}"
 CRON_LINE: Final = 200
 EVERY_MIN: Final = SECOND
 EVERY_MAX: Final = 3_650 * DAY
 TOLERANCE_DEFAULT: Final = 60 * SECOND
 TOLERANCE_MAX: Final = 7 * DAY
-"""How late the run of a due time may be without having been missed."""
 MISSED_LIMIT_DEFAULT: Final = 100
 MISSED_LIMIT_MAX: Final = 1_000
 SCHEDULE_RUNS_PREVIEWED: Final = 100
