@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from jobwire_server.domain.cron import Cron
-from jobwire_server.domain.jobs import NewJob
+from jobwire_server.domain.jobs import NO_LABELS, Labels, NewJob
 from jobwire_server.domain.queues import NOTHING_SAID, JobOptionsPatch
 from jobwire_server.domain.schedules import Every, MissedRuns, Once, Schedule, ScheduleSpec, Timing
 
@@ -147,13 +147,22 @@ def _columns(spec: ScheduleSpec) -> dict[str, Any]:
 
 def _said_of(job: NewJob) -> dict[str, Any]:
     said = {name: value for name, value in job._asdict().items() if name not in _OF_EACH_JOB and value}
-    options = {name: value for name in job.options.__slots__ if (value := getattr(job.options, name)) is not None}
-    return said | {"options": options}
+    return said | {"options": _given(job.options), "labels": _given(job.labels)}
+
+
+def _given(of: JobOptionsPatch | Labels) -> dict[str, Any]:
+    return {name: value for name in of.__slots__ if (value := getattr(of, name)) is not None}
 
 
 def _job(data: str, said: dict[str, Any]) -> NewJob:
-    options = said.pop("options")
-    return NewJob(_NOBODY, data, **said, options=JobOptionsPatch(**options) if options else NOTHING_SAID)
+    options, labels = said.pop("options"), said.pop("labels")
+    return NewJob(
+        _NOBODY,
+        data,
+        **said,
+        options=JobOptionsPatch(**options) if options else NOTHING_SAID,
+        labels=Labels(**labels) if labels else NO_LABELS,
+    )
 
 
 def _timing(row: Row) -> Timing:
