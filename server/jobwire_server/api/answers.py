@@ -22,7 +22,7 @@ from jobwire_server.broker.messages import (
     Heartbeat,
     Opened,
 )
-from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Published
+from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Labels, Published
 from jobwire_server.domain.queues import (
     NOTHING_SAID,
     JobOptions,
@@ -220,9 +220,14 @@ def job(job: Job) -> job_pb2.Job:
         cancel_requested=job.cancel_requested,
         revision=job.revision,
         key=job.labels.key or "",
-        group=None if job.labels.group is None else job_pb2.JobGroup(id=job.labels.group, tier=job.labels.tier or ""),
+        group=group(job.labels),
         waits_for=_gate(job.waits_at) if job.waits_at else "",
     )
+
+
+def group(labels: Labels) -> job_pb2.JobGroup | None:
+    """A job's group; absent if it has none."""
+    return None if labels.group is None else job_pb2.JobGroup(id=labels.group, tier=labels.tier or "")
 
 
 def _gate(gate: str) -> str:

@@ -121,9 +121,15 @@ def _say_when(message: pb.Schedule, timing: Timing) -> None:
 
 def _job(job: NewJob) -> queue_service_pb2.JobSpec:
     """What a schedule says of its jobs: only what was said."""
+    labels = job.labels
     return queue_service_pb2.JobSpec(
         data=job.data,
         priority=job.priority,
         headers=answers.headers(job.headers),
         options=answers.options_said(job.options),
+        key=labels.key or "",
+        group=answers.group(labels),
+        throttle=None if labels.throttle_ms is None else duration(labels.throttle_ms),
+        debounce=None if labels.debounce_ms is None else duration(labels.debounce_ms),
+        unique_for=None if labels.unique_ms is None else duration(labels.unique_ms),
     )
