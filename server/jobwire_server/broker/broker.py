@@ -32,6 +32,7 @@ from .messages import Ack, AckAnswer, Subscription
 from .publisher import Publisher
 from .queue_book import QueueBook
 from .session_book import SessionBook
+from .session_desk import SessionDesk
 from .signals import Signals
 from .stream import Stream
 from .terms import BrokerStats, BrokerTerms, Stats
@@ -77,6 +78,7 @@ class Broker:
         )
         self._dispatcher = Dispatcher(database, terms.replica, self._stats)
         self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
+        self.sessions = SessionDesk(database, self._book, self._signals.tell_replica)
         self.admission = Admission(terms.max_publishing_bytes, self._stats)
         self._publisher = Publisher(database, self._dispatcher, terms.publishing_connections, self._stats, self._stored)
         self._acker = Acker(
@@ -95,7 +97,7 @@ class Broker:
             terms.poll_interval_ms / 1000,
             terms.cancel_grace_ms,
             hungry=self._dispatcher.hungry,
-            on_found=lambda queue: self._dispatcher.wake(queue, from_start=True, suspects=True),
+            on_found=self._dispatcher.found,
             on_ready=self._tickets,
             on_stop=self._stop,
             on_changed=self._queue_changed,
@@ -303,7 +305,7 @@ class Broker:
 
     def _stored(self, queue: str, jobs: Sequence[NewJob]) -> None:
         if any(job.start_in_ms is None and job.start_after is None for job in jobs):
-            self._dispatcher.wake(queue, from_start=False, suspects=False)
+            self._dispatcher.stored(queue, jobs)
             self._signals.tell_queue(queue, "ready")
         pauses = [job.start_in_ms / 1000 for job in jobs if job.start_in_ms is not None]
         if pauses:
@@ -311,7 +313,7 @@ class Broker:
         if any(job.start_after is not None for job in jobs):
             # A point in time is the database's to compare; it may be past already.
             self._upkeep.due_in(0.0)
-            self._dispatcher.wake(queue, from_start=False, suspects=False)
+            self._dispatcher.stored(queue, jobs)
 
     def _tickets(self, queue: str) -> None:
         self._dispatcher.wake(queue, from_start=True, suspects=True)
@@ -362,6 +364,8 @@ class Broker:
             self._book.taken_over(UUID(message["session"]), message["epoch"])
         elif kind == "closed":
             self._book.closed(UUID(message["session"]))
+        elif kind == "quiet":
+            self._book.quiet(UUID(message["session"]))
         elif kind == "lost":
             self._book.lost(UUID(message["session"]))
         elif kind == "stops":

@@ -23,6 +23,7 @@ from jobwire_server.store import upkeep as store
 from jobwire_server.store.database import Connection, Database
 from jobwire_server.store.sessions import Ended, Sighting
 from jobwire_server.store.settling import Stop
+from jobwire_server.store.upkeep import Look
 
 log = structlog.get_logger(__name__)
 
@@ -134,7 +135,7 @@ class SessionWatch:
 class Upkeep:
     """Due jobs, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
 
-    `hungry()` says in which queues, and `on_found(queue)` is called for those that have some; `on_ready(queue)` when
+    `hungry()` says where, and `on_found(look)` is called for each place that has some; `on_ready(queue)` when
     jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
     when jobs may have changed.
     """
@@ -145,8 +146,8 @@ class Upkeep:
         poll_seconds: float,
         cancel_grace_ms: int,
         *,
-        hungry: Callable[[], Sequence[str]],
-        on_found: Callable[[str], None],
+        hungry: Callable[[], Sequence[Look]],
+        on_found: Callable[[Look], None],
         on_ready: Callable[[str], None],
         on_stop: Callable[[Stop], Awaitable[None]],
         on_changed: Callable[[str], None],
@@ -197,8 +198,8 @@ class Upkeep:
         due = await store.next_due(self._database, self._hungry() if looking else ())
         if looking:
             self._next_look = began + max(self._poll, (time.monotonic() - began) / _LOOK_SHARE)
-        for queue in due.ready:
-            self._on_found(queue)
+        for look in due.ready:
+            self._on_found(look)
         if due.claim:
             self._claim_due.set()
         pause = self._poll if due.job_in_ms is None else min(self._poll, due.job_in_ms / 1000)
