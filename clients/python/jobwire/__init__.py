@@ -73,6 +73,8 @@ from jobwire.model import (
     QueueCounts,
     QueueInfo,
 )
+from jobwire.sessions import RunningJob, SessionInfo
+from jobwire.shares import QueueShare
 from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.sync import get_job, publish
 from jobwire.wire import new_job_id
@@ -106,9 +108,12 @@ __all__ = [
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
+    "QueueShare",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
+    "RunningJob",
+    "SessionInfo",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
