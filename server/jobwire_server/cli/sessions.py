@@ -45,9 +45,11 @@ def list_sessions(
         for session in sessions:
             print_json(session)
         return
-    print_table(("session", "worker", "queues", "runs", "state"), [_row(session) for session in sessions])
+    print_table(
+        ("session", "worker", "queues", "runs", "state"), [_row(session) for session in sessions], whole=["session"]
+    )
     if rows := [row for session in sessions for row in _running(session)]:
-        print_table(("worker", "queue", "job", "since"), rows)
+        print_table(("worker", "queue", "job", "since"), rows, whole=["job"])
 
 
 @app.command()
