@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -92,6 +92,35 @@ async def test_a_queue_that_has_nothing_holds_up_no_other(broker: Broker) -> Non
         assert await worker.work_through(10) == {"light": 10}
 
 
+async def test_credits_that_a_claim_did_not_use_are_the_others_at_once(replica: Replica) -> None:
+    # No look for what no signal told of comes to its help.
+    broker = await replica(poll_interval_ms=60_000)
+    await publish(broker, 5, "light")
+    async with Sharer(broker, shared(Share("heavy", 100), Share("light", 1), credits=1)) as worker:
+        assert await worker.work_through(5) == {"light": 5}
+
+
+async def test_what_was_lost_while_other_such_claims_are_given_back_is_given_back_too(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_back, doubtful, asked = settling.give_back_claims, broker._dispatcher._doubtful, []
+
+    async def meanwhile(database: Any, queue: str, claims: Any) -> int:
+        asked.append(set(claims))
+        if len(asked) == 1:
+            doubtful[queue][late] = session_id
+        return await give_back(database, queue, claims)
+
+    monkeypatch.setattr(dispatcher.settling, "give_back_claims", meanwhile)
+    async with Worker(broker, subscription()) as worker:
+        early, late, session_id = uuid4(), uuid4(), worker.opened.session_id
+        doubtful["work"][early] = session_id
+        broker._dispatcher.wake("work", from_start=True, suspects=True)
+        await until(lambda: len(asked) == 2)
+        assert asked == [{early}, {late}]
+        await until(lambda: "work" not in doubtful)
+
+
 async def test_a_lane_that_fails_holds_up_no_other(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = claiming.claim
 
@@ -112,7 +141,7 @@ async def test_a_lane_that_fails_holds_up_no_other(broker: Broker, monkeypatch: 
 async def test_a_signal_that_was_lost_starves_no_queue_beside_a_busy_one(broker: Broker) -> None:
     await publish(broker, 200, "busy")
     hidden = await broker.queues.for_publish("hidden")
-    async with Sharer(broker, shared(Share("busy", 100), Share("hidden", 1), credits=1)) as worker:
+    async with Sharer(broker, shared(Share("busy"), Share("hidden"), credits=1)) as worker:
         await worker.work_through(5)
         await publishing.publish(broker._database, hidden, jobs(1))
         for _ in range(190):
