@@ -89,6 +89,8 @@ def _state(session: SessionInfo) -> str:
 
 
 def _running(session: SessionInfo) -> list[tuple[str, ...]]:
-    rows = [(session.worker, job.queue, job.job_id, moment(job.since)) for job in session.running]
+    rows: list[tuple[str, ...]] = [
+        (session.worker, job.queue, job.job_id, moment(job.since)) for job in session.running
+    ]
     left = session.in_flight - len(rows)
     return [*rows, (session.worker, "", f"and {left:,} more", "")] if left > 0 else rows
