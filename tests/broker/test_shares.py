@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -62,6 +63,21 @@ async def test_jobs_are_delivered_in_proportion_to_the_weights(broker: Broker, c
         got = await worker.work_through(120)
     assert abs(got["a"] - 90) <= 4
     assert abs(got["b"] - 30) <= 4
+
+
+async def test_weights_hold_in_lanes_whose_claims_are_too_small_for_all_sessions(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "_JOBS_PER_CLAIM", 3)
+    for queue in ("a", "b"):
+        await publish(broker, 500, queue)
+    terms = shared(Share("a", 3), Share("b", 1), credits=2)
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(Sharer(broker, terms)) for _ in range(8)]
+        async with asyncio.timeout(60):
+            parts = await asyncio.gather(*(worker.work_through(50) for worker in workers))
+    for part in parts:
+        assert abs(part["a"] - 37.5) <= 5, parts
 
 
 async def test_the_lightest_queue_has_its_turn_beside_the_heaviest(broker: Broker) -> None:

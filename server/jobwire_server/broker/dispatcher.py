@@ -91,6 +91,8 @@ class _Lane:
         self.queue = queue
         self.ranks = ranks
         self.sessions: list[Session] = []
+        self.mixed = False
+        """Whether sessions of it have had other lanes as well."""
         self.changed = asyncio.Event()
         self.hopeful = True
         self.well = True
@@ -152,6 +154,7 @@ class Dispatcher:
         session.lanes = lanes = [self._lane(queue, session.ranks(queue)) for queue in session.queues]
         for lane in lanes:
             lane.sessions.append(session)
+            lane.mixed |= len(lanes) > 1
             lane.wake(from_start=True, suspects=True)
             if lane.task is None and not self._stopping:
                 lane.task = background.start(self._run(lane), f"lane {lane.queue}")
@@ -332,10 +335,14 @@ class Dispatcher:
     async def _rest(self, lane: _Lane) -> bool:
         """Pauses after a failure; what the lane cannot take meanwhile is for its sessions' other lanes."""
         lane.well = False
-        for session in lane.sessions:
-            self.credits_changed(session)
+        self._pass_on(lane)
         await asyncio.sleep(_PAUSE_AFTER_ERROR)
         return True
+
+    def _pass_on(self, lane: _Lane) -> None:
+        """What was this lane's turn is another's."""
+        for session in lane.sessions:
+            self.credits_changed(session)
 
     async def _claim(self, lane: _Lane) -> bool:
         """One round; False if there is nothing to do until something changes."""
@@ -377,6 +384,9 @@ class Dispatcher:
             lane.floor.raise_to(claimed)
         if len(claimed) == sum(want.count for want in wants):
             lane.hopeful = True
+        if lane.mixed and not lane.hopeful:
+            # Others of its sessions' lanes may have waited for its turn, though it claimed for other sessions.
+            self._pass_on(lane)
         return lane.hopeful
 
     async def _claim_suspect(self, lane: _Lane) -> bool:

@@ -45,6 +45,7 @@ class Lane(Protocol):
     """There may be jobs."""
     suspects: bool
     """There may be suspects."""
+    claiming: bool
     well: bool
     """Its last claim did not fail."""
     changed: asyncio.Event

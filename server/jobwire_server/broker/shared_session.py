@@ -50,7 +50,8 @@ class SharedSession(Session):
         contending = {
             lane.queue
             for lane in self.lanes
-            if ((lane.hopeful and lane.well) or self._reserved[lane.queue]) and self._room(lane.queue) > 0
+            if (((lane.hopeful or lane.claiming) and lane.well) or self._reserved[lane.queue])
+            and self._room(lane.queue) > 0
         }
         return min(room, self._turns.part(queue, contending | {queue}, free))
 
