@@ -7,27 +7,43 @@ import math
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from jobwire.model import Progress
-from jobwire.signals import JobCancelled
+from jobwire.outcome import Outcome, completed, raised
+from jobwire.signals import JobCancelled, ReleaseJob
 from jobwire.v1.queue_service_pb2 import Delivery
 from jobwire.wire import Seconds, clean_text, from_duration, from_json, from_timestamp, in_seconds
 
 _SHORTEST_EXTENSION = 1.0
 _LONGEST_EXTENSION = 7 * 24 * 3600.0
 
+_Kind = TypeVar("_Kind", bound="_DeliveredJob")
+
 
 class Link(Protocol):
     """How a running job reaches its worker; safe to use from any thread."""
 
-    cancelled: bool
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run is to stop."""
 
     def report(self, progress: Progress) -> None:
         """Say how far the job is; the latest word wins."""
 
     def extend(self, seconds: float) -> Awaitable[None]:
         """Ask for a new time limit at once; awaiting it waits for the answer."""
+
+
+class MemberLink(Link, Protocol):
+    """How one job of a batch reaches its worker."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has been said what became of the job."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """Say it; what is said later does not count."""
 
 
 class Done:
@@ -42,9 +58,14 @@ class Unlinked:
     """The link of a Job made by hand, for trying out a handler: it says nothing to anybody."""
 
     cancelled = False
+    settled = False
 
     def report(self, progress: Progress) -> None:
         """Forget it."""
+
+    def settle(self, outcome: Outcome) -> None:  # noqa: ARG002
+        """Remember that much."""
+        self.settled = True
 
     def extend(self, seconds: float) -> Awaitable[None]:  # noqa: ARG002
         """Be done."""
@@ -113,6 +134,31 @@ class Job:
             raise JobCancelled
 
 
+@dataclass(frozen=True, eq=False)
+class BatchJob(Job):
+    """One job of a batch, which is settled on its own: the first of `complete`, `fail` and `release` counts."""
+
+    link: MemberLink = field(default_factory=Unlinked, repr=False)
+    """How the job reaches its worker; not for handlers."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the handler has said what became of the job."""
+        return self.link.settled
+
+    def complete(self, output: Any = None) -> None:
+        """Say that the job is done, with an output as a handler of single jobs would return it."""
+        self.link.settle(completed(output))
+
+    def fail(self, error: BaseException) -> None:
+        """Say that the run failed, as if a handler of single jobs had raised this: FailForGood and RetryIn too."""
+        self.link.settle(raised(error, told_to_stop=self.cancelled))
+
+    def release(self, delay: Seconds | None = None) -> None:
+        """Give the job back untouched, as ReleaseJob does."""
+        self.fail(ReleaseJob(delay))
+
+
 class _Decoded:
     """A field of a delivered job, decoded when a handler first looks at it: most handlers look at one or two."""
 
@@ -150,9 +196,22 @@ class _DeliveredJob(Job):
     expire_in = _decoded(lambda delivery: from_duration(delivery.expire_in))
 
 
+class _DeliveredBatchJob(_DeliveredJob, BatchJob):
+    __qualname__ = "BatchJob"
+
+
 def job_from(delivery: Delivery, link: Link) -> Job:
     """The job of a delivery."""
-    job = object.__new__(_DeliveredJob)
+    return _delivered(_DeliveredJob, delivery, link)
+
+
+def batch_job_from(delivery: Delivery, link: MemberLink) -> BatchJob:
+    """The job of a delivery in a batch."""
+    return _delivered(_DeliveredBatchJob, delivery, link)
+
+
+def _delivered(kind: type[_Kind], delivery: Delivery, link: Link) -> _Kind:
+    job = object.__new__(kind)
     fields = vars(job)
     fields["delivery"] = delivery
     fields["link"] = link
