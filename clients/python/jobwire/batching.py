@@ -106,8 +106,8 @@ class _Member:
     def cancelled(self, told: bool) -> None:
         self._told = told
 
-    def report(self, progress: Progress) -> None:
-        self._link.report(progress)
+    def report(self, progress: Progress, checkpoint: str | None = None) -> None:
+        self._link.report(progress, checkpoint)
 
     def extend(self, seconds: float) -> Awaitable[None]:
         return self._link.extend(seconds)

@@ -38,7 +38,7 @@ def main(worker: socket.socket, handler: BlockingHandler) -> None:
         run = wire.runs.get()
         outcome = run_blocking(handler, run.given, Batch(run.links) if run.batch else run.links[0])
         for link in run.links:
-            link.close()
+            link.flush()
         # The process may be killed while it waits for the next job.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -54,9 +54,12 @@ class _ChildLink:
         self._wire = wire
         self._place = place
         self._latest: Progress | None = None
+        self._checkpoint: str | None = None
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: Progress, checkpoint: str | None = None) -> None:
         self._latest = progress
+        if checkpoint is not None:
+            self._checkpoint = checkpoint
 
     def extend(self, seconds: float) -> Awaitable[None]:
         self._wire.send(Extend(self._place, seconds))
@@ -65,16 +68,15 @@ class _ChildLink:
     def flush(self) -> None:
         """Pass on the latest word; called a few times a second."""
         progress, self._latest = self._latest, None
+        checkpoint, self._checkpoint = self._checkpoint, None
         if progress is not None:
-            self._wire.send(Report(self._place, progress))
+            self._wire.send(Report(self._place, progress, checkpoint))
 
     def settle(self, outcome: Outcome) -> None:
         if not self.settled:
             self.settled = True
+            self.flush()
             self._wire.send(Settled(self._place, outcome))
-
-    def close(self) -> None:
-        self._latest = None
 
 
 @dataclass(frozen=True)

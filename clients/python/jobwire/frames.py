@@ -42,6 +42,7 @@ class Report:
 
     place: int
     progress: Progress
+    checkpoint: str | None
 
 
 @dataclass(frozen=True)

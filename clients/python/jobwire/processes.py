@@ -143,8 +143,8 @@ class _Process:
                 match await self._receive():
                     case Ready():
                         self._ready = True
-                    case Report(place, progress):
-                        links[place].report(progress)
+                    case Report(place, progress, checkpoint):
+                        links[place].report(progress, checkpoint)
                     case Extend(place, seconds):
                         links[place].extend(seconds)
                     case Settled(place, outcome):

@@ -37,6 +37,7 @@ _DELIVERY = field(queue_service_pb2.Deliveries, "deliveries")
 _HANDLE = field(queue_service_pb2.Delivery, "handle")
 _JOB_ID = field(queue_service_pb2.Delivery, "job_id")
 _DATA = field(queue_service_pb2.Delivery, "data")
+_CHECKPOINT = field(queue_service_pb2.Delivery, "checkpoint")
 
 
 @lru_cache(maxsize=256)
@@ -147,6 +148,7 @@ def _delivery(delivery: Delivery) -> bytes:
         _DATA,
         sized(delivery.data.encode()),
         _headers_of(delivery.headers) if delivery.headers else b"",
+        _CHECKPOINT + sized(delivery.checkpoint.encode()) if delivery.checkpoint else b"",
     )
     return b"".join(parts)
 
@@ -205,6 +207,7 @@ def job(job: Job) -> job_pb2.Job:
         session_id=str(job.session_id or ""),
         cancel_requested=job.cancel_requested,
         revision=job.revision,
+        checkpoint=job.checkpoint or "",
     )
 
 

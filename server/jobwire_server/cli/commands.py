@@ -171,6 +171,7 @@ def facts(job: Job) -> dict[str, str]:
         "JOBWIRE_RETRY_LIMIT": str(job.retry_limit),
         "JOBWIRE_CREATED_AT": job.created_at.isoformat(),
         "JOBWIRE_EXPIRE_IN": f"{job.expire_in:g}",
+        "JOBWIRE_CHECKPOINT": "" if job.checkpoint is None else to_json(job.checkpoint),
     }
 
 

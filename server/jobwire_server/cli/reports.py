@@ -13,7 +13,7 @@ from jobwire import Job
 from jobwire.wire import MAX_DATA_BYTES
 
 _PLAIN = re.compile(r"(-|[0-9]*\.?[0-9]+%?)(?:\s+(.*))?", re.DOTALL)
-_KEYS = frozenset({"fraction", "note", "extend"})
+_KEYS = frozenset({"fraction", "note", "checkpoint", "extend"})
 
 
 class Lines:
@@ -88,13 +88,15 @@ class Report:
     note: str = ""
     extend: float | None = None
     """A new time limit, in seconds from now."""
+    checkpoint: Any = None
+    """What the next attempt is to know."""
     of_progress: bool = True
     """Whether it says something of the progress."""
 
     def pass_on(self, job: Job) -> None:
         """Says it of the job."""
         if self.of_progress:
-            job.report(self.fraction, self.note)
+            job.report(self.fraction, self.note, checkpoint=self.checkpoint)
         if self.extend is not None:
             job.extend(self.extend)
 
@@ -120,6 +122,7 @@ def _from_object(said: dict[str, Any]) -> Report:
         None if fraction is None else _share(_number(fraction, "fraction")),
         note if isinstance(note, str) else json.dumps(note),
         None if extend is None else _number(extend, "extend"),
+        said.get("checkpoint"),
         bool(said.keys() - {"extend"}),
     )
 
