@@ -49,7 +49,7 @@ class BatchRunner:
         except asyncio.CancelledError:
             # No more patience.
             if member.call is not None:
-                member.call.stop_at_last()
+                member.call.give_up()
             return Stopped()
 
     async def close(self) -> None:
@@ -133,25 +133,20 @@ class _Call:
         for member in members:
             member.call = self
         first = members[0].delivery
-        self._patience = 2
         self.task = asyncio.create_task(self._see_through(runner), name=f"jobwire batch from {first.job_id}")
 
     def stop(self, member: _Member) -> None:
         """One of the jobs is to stop; the handler itself only if nothing else is left to it."""
-        if not self._batch.cancelled:
+        if self._batch.cancelled:
+            # As often as there are jobs to stop, but they come in one turn of the event loop, which cancels once.
+            self.task.cancel()
+        else:
             self._batch.on_stop(self._members.index(member))
-        elif self._patience == 2:
-            self.give_up()
-
-    def stop_at_last(self) -> None:
-        """One of the jobs was given up: the handler has no more time to stop, if it is to."""
-        if self._batch.cancelled and self._patience == 1:
-            self.give_up()
 
     def give_up(self) -> None:
-        """Cancel the run of the handler; its jobs come here one by one, but it is cancelled twice at most."""
-        self._patience -= 1
-        self.task.cancel()
+        """No more patience with one of the jobs: the same once more, without another word to a handler that goes on."""
+        if self._batch.cancelled:
+            self.task.cancel()
 
     async def _see_through(self, runner: Runner) -> None:
         try:
