@@ -141,6 +141,16 @@ async def test_progress_is_reported_in_lines(client: Client, work: Callable[...,
     assert warning["line"] == "nonsense"
 
 
+async def test_a_checkpoint_is_handed_to_the_next_run(client: Client, work: Callable[..., Work]) -> None:
+    work(
+        "mail",
+        script='echo "${JOBWIRE_CHECKPOINT:-nothing}"; test -n "$JOBWIRE_CHECKPOINT" && exit 0; '
+        'echo "{\\"fraction\\": 0.5, \\"checkpoint\\": {\\"page\\": 7}}" > "$JOBWIRE_PROGRESS"; exit 75',
+    )
+    job = await ended(client, "mail", 1)
+    assert (job.state, job.attempt, job.output, job.checkpoint) == (JobState.COMPLETED, 2, {"page": 7}, {"page": 7})
+
+
 async def test_the_time_limit_ends_all_of_the_group(client: Client, work: Callable[..., Work], tmp_path: Path) -> None:
     work("mail", script=HANG)
     job = await ended(client, "mail", 1, options=JobOptions(expire_in=1, retry_limit=0))

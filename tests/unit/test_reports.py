@@ -64,6 +64,7 @@ def test_lines_come_whole_however_they_arrive_and_long_ones_in_pieces() -> None:
         ("-", Report(None, "")),
         ('{"fraction": 0.5, "note": "half"}', Report(0.5, "half")),
         ('{"note": 3}', Report(None, "3")),
+        ('{"checkpoint": [7]}', Report(checkpoint=[7])),
         ('{"extend": 600}', Report(extend=600.0, of_progress=False)),
         ('{"fraction": 1, "extend": 600}', Report(1.0, extend=600.0)),
     ],
