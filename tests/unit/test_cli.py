@@ -14,7 +14,19 @@ import pytest
 from jobwire_server import __version__
 from jobwire_server.cli import GRPC_EXPERIMENTS
 
-COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "schedules", "sessions", "demo", "version")
+COMMANDS = [
+    "serve",
+    "migrate",
+    "recover",
+    "publish",
+    "work",
+    "job",
+    "queues",
+    "schedules",
+    "sessions",
+    "demo",
+    "version",
+]
 NOWHERE = "127.0.0.1:1"
 """Nobody listens there."""
 

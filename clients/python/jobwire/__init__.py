@@ -58,7 +58,7 @@ from jobwire.errors import (
     Unavailable,
     Unimplemented,
 )
-from jobwire.job import Job
+from jobwire.job import BatchJob, Job
 from jobwire.model import (
     Cancelled,
     CancelStatus,
@@ -84,6 +84,7 @@ from jobwire.worker import Worker
 __all__ = [
     "Aborted",
     "Admin",
+    "BatchJob",
     "CancelStatus",
     "Cancelled",
     "Client",

@@ -384,7 +384,8 @@ class Dispatcher:
         if from_start:
             lane.start_after = began + (time.monotonic() - began) / _START_SHARE
         if claimed:
-            lane.payload = max(1, sum(len(job.delivery.data) for job in claimed) // len(claimed))
+            left = sum(len(job.delivery.checkpoint) for job in claimed if job.delivery.checkpoint)
+            lane.payload = max(1, (left + sum(len(job.delivery.data) for job in claimed)) // len(claimed))
         if lane.restarts == restarts:
             # Otherwise something came back below while the claim was under way, which this floor would hide.
             lane.floor.raise_to(claimed)

@@ -133,6 +133,8 @@ class Session:
         size = 0
         for delivery in deliveries:
             cost = _DELIVERY_OVERHEAD + _length(delivery.data) + _length(delivery.headers or "")
+            if delivery.checkpoint:
+                cost += _length(delivery.checkpoint)
             if group and size + cost > STREAM_MESSAGE_BYTES:
                 self._push(group, size)
                 group, size = [], 0

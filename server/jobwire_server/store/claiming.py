@@ -174,6 +174,7 @@ def _claimed(queue: bytes, tokens: Sequence[bytes], row: Row, *, suspect: bool) 
         row.created_at,
         row.expire_ms,
         suspect,
+        row.checkpoint,
     )
     return Claimed(row.rank, row.seq, delivery)
 
