@@ -63,7 +63,12 @@ class ScheduleCalls:
         name, job_id = _named(request.name), requests.run_id(request)
         published = await self._broker.schedules.run(name, job_id, repeatable=bool(request.job_id))
         this_call().note(job_id=str(job_id), created=published.created)
-        return pb.RunScheduleResponse(job_id=str(job_id), created=published.created)
+        return pb.RunScheduleResponse(
+            job_id=str(published.met or published.id),
+            created=published.created,
+            reason=queue_service_pb2.NotCreatedReason.ValueType(published.reason or 0),
+            met_job_id=str(published.met or ""),
+        )
 
     async def PreviewSchedule(self, request: pb.PreviewScheduleRequest, context: Context) -> pb.PreviewScheduleResponse:
         count = requests.preview_count(request)
@@ -121,9 +126,15 @@ def _say_when(message: pb.Schedule, timing: Timing) -> None:
 
 def _job(job: NewJob) -> queue_service_pb2.JobSpec:
     """What a schedule says of its jobs: only what was said."""
+    labels = job.labels
     return queue_service_pb2.JobSpec(
         data=job.data,
         priority=job.priority,
         headers=answers.headers(job.headers),
         options=answers.options_said(job.options),
+        key=labels.key or "",
+        group=answers.group(labels),
+        throttle=None if labels.throttle_ms is None else duration(labels.throttle_ms),
+        debounce=None if labels.debounce_ms is None else duration(labels.debounce_ms),
+        unique_for=None if labels.unique_ms is None else duration(labels.unique_ms),
     )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 from jobwire_server.domain.errors import DatabaseUnavailable, FieldViolation, InvalidArgument, JobwireError, QueueFull
 from jobwire_server.domain.jobs import NewJob, Published
 from jobwire_server.domain.limits import JOBS_PER_PUBLISH, REQUEST_BYTES
-from jobwire_server.domain.queues import Queue
+from jobwire_server.domain.queues import Policy, Queue
 from jobwire_server.store import publishing as store
 from jobwire_server.store.database import Database
-from jobwire_server.store.publishing import Condition, PublishOutcome
+from jobwire_server.store.publishing import Condition, PublishOutcome, QueueChanged
 
 from .depths import Depths
 from .dispatcher import Dispatcher
@@ -36,7 +37,8 @@ class Call(NamedTuple):
 class Publisher:
     """Stores jobs, over `connections` of the pool at once, so that the other calls always find one.
 
-    `on_stored(queue, jobs)` is called after each commit that stored something that waits now.
+    `on_stored(queue, jobs)` is called after each commit that stored something that waits now; `look_again(queue)` when
+    a queue has changed.
     """
 
     def __init__(
@@ -45,15 +47,17 @@ class Publisher:
         dispatcher: Dispatcher,
         connections: int,
         stats: Stats,
-        on_stored: Callable[[str, Sequence[NewJob]], None],
+        on_stored: Callable[[Queue, Sequence[NewJob]], None],
+        look_again: Callable[[str], Awaitable[Queue]],
     ) -> None:
         self._database = database
         self._dispatcher = dispatcher
         self._connections = asyncio.Semaphore(connections)
         self._stats = stats
         self._on_stored = on_stored
+        self._look_again = look_again
         self._depths = Depths(database)
-        self._lines: dict[str, GroupCommit[Call, Answer]] = {}
+        self._lines: dict[tuple[str, bool], GroupCommit[Call, Answer]] = {}
 
     async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> list[Published]:
         """Stores `jobs`, all or none; a result for each, in order, once they are on disk. QueueFull without room."""
@@ -66,42 +70,53 @@ class Publisher:
         return await self._submit(Call(queue, jobs, condition))
 
     async def _submit(self, call: Call) -> list[Published] | None:
-        line = self._lines.get(call.queue.name)
-        if line is None:
-            line = self._lines[call.queue.name] = GroupCommit(self._store, _fits)
-        try:
-            answer = await line.submit(call)
-        finally:
-            if line.idle:
-                self._lines.pop(call.queue.name, None)
-        if isinstance(answer, JobwireError):
-            raise answer
-        return answer
+        while True:
+            _check_keys(call.queue, call.jobs)
+            # Those with keys never go with those without: whoever holds a key must not keep these waiting.
+            keyed = store.minds_keys(call.queue, call.jobs)
+            name = call.queue.name, keyed
+            line = self._lines.get(name)
+            if line is None:
+                line = self._lines[name] = GroupCommit(partial(self._store, keyed), _fits)
+            try:
+                answer = await line.submit(call)
+            except QueueChanged:
+                call = call._replace(queue=await self._look_again(call.queue.name))
+                continue
+            finally:
+                if line.idle:
+                    self._lines.pop(name, None)
+            if isinstance(answer, JobwireError):
+                raise answer
+            return answer
 
-    async def _store(self, calls: Sequence[Call]) -> list[Answer]:
+    async def _store(self, keyed: bool, calls: Sequence[Call]) -> list[Answer]:
         queue = calls[-1].queue
-        await self._dispatcher.calm(queue.name)
+        if not keyed:
+            await self._dispatcher.calm(queue.name)
         async with self._connection():
             refusals = await self._refusals(queue, calls) if queue.max_depth else [None] * len(calls)
             jobs = [job for call, refusal in zip(calls, refusals, strict=True) if refusal is None for job in call.jobs]
-            outcome = await self._publish(queue, jobs, calls[-1].condition) if jobs else PublishOutcome([])
+            outcome = await self._publish(keyed, queue, jobs, calls[-1].condition) if jobs else PublishOutcome([])
         if outcome is None:
             return [None]
         created, waiting = outcome.created, outcome.created - len(outcome.claimed)
         self._stats["published"] += created
         if waiting:
             self._depths.stored(queue, waiting)
-            self._on_stored(queue.name, jobs)
+            self._on_stored(queue, jobs)
         results = iter(outcome.results)
         return [refusal or [next(results) for _ in call.jobs] for call, refusal in zip(calls, refusals, strict=True)]
 
     async def _publish(
-        self, queue: Queue, jobs: Sequence[NewJob], condition: Condition | None
+        self, keyed: bool, queue: Queue, jobs: Sequence[NewJob], condition: Condition | None
     ) -> PublishOutcome | None:
-        if condition is None:
-            return await self._dispatcher.publish(queue, jobs)
-        # Not handed over: whether they will be there is not known before.
-        return await store.publish_if(self._database, queue, jobs, condition)
+        if condition is not None:
+            # Not handed over: whether they will be there is not known before.
+            return await store.publish_if(self._database, queue, jobs, condition)
+        if keyed:
+            return await store.publish_keyed(self._database, queue, jobs)
+        return await self._dispatcher.publish(queue, jobs)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[None]:
@@ -138,6 +153,14 @@ class Publisher:
             self._stats["refused.queue_full"] += 1
             refusals.append(_too_many(queue, new) if new > queue.max_depth else QueueFull(queue.name, queue.max_depth))
         return refusals
+
+
+def _check_keys(queue: Queue, jobs: Sequence[NewJob]) -> None:
+    if queue.policy is Policy.KEY_STRICT_FIFO:
+        for place, job in enumerate(jobs):
+            if job.labels.key is None:
+                rule = f"must be set: queue {queue.name!r} keeps the jobs of each key in their order"
+                raise InvalidArgument(FieldViolation(f"jobs[{place}].key", rule))
 
 
 def _too_many(queue: Queue, jobs: int) -> JobwireError:

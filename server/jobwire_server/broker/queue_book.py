@@ -92,6 +92,23 @@ class QueueBook:
         else:
             self._remember(queue)
 
+    def known(self, name: str) -> Queue | None:
+        """The queue as it was last seen, if it was."""
+        entry = self._known.get(name)
+        return None if entry is None else entry.queue
+
+    async def refresh(self, name: str) -> Queue:
+        """The queue, looked at anew; as `for_publish`."""
+        self._known.pop(name, None)
+        return await self.for_publish(name)
+
+    async def pause(self, name: str, *, paused: bool) -> Queue:
+        """Has nothing of a queue be claimed any more, or again. QueueNotFound if there is no such queue."""
+        if not await store.pause_queue(self._database, name, paused=paused):
+            raise QueueNotFound(name)
+        self._known.pop(name, None)
+        return await self._look(name)
+
     async def for_publish(self, name: str) -> Queue:
         """The queue; if there is none it is created with the defaults, unless that is switched off."""
         try:
