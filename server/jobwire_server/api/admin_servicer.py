@@ -11,14 +11,16 @@ import grpc.aio
 from jobwire.v1 import admin_service_pb2 as pb
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceServicer
 from jobwire_server.api import admin_requests, answers
+from jobwire_server.api.actor import actor_of
 from jobwire_server.api.calls import this_call
+from jobwire_server.api.operation_calls import OperationCalls
 from jobwire_server.broker.broker import Broker
 from jobwire_server.domain.queues import check_queue_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AdminServicer(AdminServiceServicer):
+class AdminServicer(OperationCalls, AdminServiceServicer):
     """Serves AdminService from one broker."""
 
     def __init__(self, broker: Broker) -> None:
@@ -27,7 +29,7 @@ class AdminServicer(AdminServiceServicer):
     async def CreateQueue(self, request: pb.CreateQueueRequest, context: Context) -> pb.CreateQueueResponse:
         queue = admin_requests.new_queue(request.queue)
         this_call().note(queue=queue.name)
-        stored, created = await self._broker.queues.create(queue)
+        stored, created = await self._broker.queues.create(queue, actor_of(context))
         this_call().note(created=created)
         return pb.CreateQueueResponse(queue=answers.queue(stored), created=created)
 
@@ -52,19 +54,12 @@ class AdminServicer(AdminServiceServicer):
     async def UpdateQueue(self, request: pb.UpdateQueueRequest, context: Context) -> pb.UpdateQueueResponse:
         name, patch = admin_requests.queue_patch(request.queue)
         this_call().note(queue=name)
-        return pb.UpdateQueueResponse(queue=answers.queue(await self._broker.queues.update(name, patch)))
-
-    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        page = admin_requests.job_page(request)
-        this_call().note(queue=page.queue)
-        found = await self._broker.list_jobs(page.queue, page.states, page.before, page.size + 1)
-        jobs = found[: page.size]
-        return pb.ListJobsResponse(
-            jobs=map(answers.job, jobs), next_page_token=str(jobs[-1].id) if len(found) > page.size else ""
+        return pb.UpdateQueueResponse(
+            queue=answers.queue(await self._broker.queues.update(name, patch, actor_of(context)))
         )
 
     async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
         name = check_queue_name(request.queue)
         ids = admin_requests.cancelled_ids(request)
         this_call().note(queue=name, jobs=len(ids))
-        return answers.cancel_response(ids, await self._broker.cancel(name, ids))
+        return answers.cancel_response(ids, await self._broker.cancel(name, ids, actor_of(context)))

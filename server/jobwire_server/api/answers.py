@@ -239,9 +239,19 @@ def queue(queue: Queue, counts: QueueCounts | None = None) -> admin_service_pb2.
         max_depth=queue.max_depth,
         create_time=timestamp(queue.created_at),
         update_time=timestamp(queue.updated_at),
-        counts=None
-        if counts is None
-        else admin_service_pb2.QueueCounts(ready=counts.ready, scheduled=counts.scheduled, active=counts.active),
+        counts=None if counts is None else _counts(counts),
+    )
+
+
+def _counts(counts: QueueCounts) -> admin_service_pb2.QueueCounts:
+    age = counts.oldest_ready_ms
+    return admin_service_pb2.QueueCounts(
+        ready=counts.ready,
+        scheduled=counts.scheduled,
+        active=counts.active,
+        failed=counts.failed,
+        exact_up_to=counts.exact_up_to,
+        oldest_ready_age=None if age is None else duration(age),
     )
 
 

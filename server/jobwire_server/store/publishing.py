@@ -54,6 +54,25 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
         return PublishOutcome(await _results(database, connection, queue, jobs, unique, stored - taken_back))
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A job to be stored in a queue by whoever has a transaction for it."""
+
+    queue: Queue
+    job: NewJob
+
+
+async def store_one(database: Database, connection: Connection, stored: Stored) -> UUID | None:
+    """Stores one job as `publish` does, within the caller's transaction; None if its id is known."""
+    queue, job = stored.queue, stored.job
+    params = _rows(queue, [job]) | {
+        "starts": arrays.timestamps([job.start_after]),
+        "delays": arrays.int8s([job.start_in_ms]),
+    }
+    row, taken_back = await _store(database, connection, "publish", params, queue, [job])
+    return job.id if (row.ids is None or job.id in row.ids) and job.id not in taken_back else None
+
+
 async def hand_over(
     database: Database,
     replica: UUID,

@@ -1,0 +1,109 @@
+"""Deleting queues.
+
+Replicas know queues for up to two seconds after they were deleted elsewhere, and store what is published to them. So
+after a queue's row is gone it is waited for as long, and looked at again: had jobs come meanwhile, the queue is put back
+and the deletion refused. What comes still later (from a transaction that called publish() in SQL and stays open) waits
+under the queue's name, and is met by the queue of that name that the next Publish or Subscribe creates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from dataclasses import dataclass, replace
+
+from jobwire_server.domain.errors import QueueNotEmpty, QueueNotFound, QueueReferenced
+from jobwire_server.store import queue_removal as store
+from jobwire_server.store.actions import Entry
+from jobwire_server.store.database import Database
+
+from .queue_book import FRESH_SECONDS, QueueBook
+
+_CALL_SECONDS = 2.0
+_MARGIN_SECONDS = 0.5
+
+
+class Step(enum.StrEnum):
+    """What is to be done next."""
+
+    LIVE = "live"
+    ROW = "row"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """How far the deletion of a queue has come. `step` None: the queue is gone."""
+
+    step: Step | None = None
+    jobs: int = 0
+
+
+class QueueRemoval:
+    """Deletes queues, step by step."""
+
+    def __init__(self, database: Database, queues: QueueBook) -> None:
+        self._database = database
+        self._queues = queues
+        self._turn = asyncio.Semaphore(1)
+
+    async def delete(self, name: str, removal: Removal | None, by: str, *, force: bool) -> Removal:
+        """Goes on with a deletion (None: begins it) for as long as one call may take."""
+        if removal is None:
+            await self._queues.find(name)
+            if not force:
+                _refuse(name, await store.use(self._database, name))
+            removal = Removal(Step.LIVE if force else Step.ROW)
+        deadline = time.monotonic() + _CALL_SECONDS
+        async with self._turn:
+            if removal.step is Step.LIVE:
+                removal = await self._drop_live(name, removal, deadline)
+            if removal.step is Step.ROW and time.monotonic() < deadline:
+                removal = await self._drop_row(name, removal, by, force=force)
+                deadline += FRESH_SECONDS + _MARGIN_SECONDS
+            if removal.step is Step.FINISHED:
+                removal = await self._drop_finished(name, removal, deadline)
+        return removal
+
+    async def _drop_live(self, name: str, removal: Removal, deadline: float) -> Removal:
+        while time.monotonic() < deadline:
+            jobs = await store.drop_live(self._database, name)
+            removal = replace(removal, jobs=removal.jobs + jobs)
+            if not jobs:
+                await store.drop_claims(self._database, name)
+                return replace(removal, step=Step.ROW)
+        return removal
+
+    async def _drop_row(self, name: str, removal: Removal, by: str, *, force: bool) -> Removal:
+        entry = Entry(by, "queue.delete", name, {"force": force, "jobs": removal.jobs})
+        removed = await store.remove(self._database, name, entry, force=force)
+        self._queues.forget(name)
+        if removed is None:
+            raise QueueNotFound(name)
+        if isinstance(removed, store.QueueUse):
+            _refuse(name, removed)
+            raise AssertionError
+        await asyncio.sleep(FRESH_SECONDS + _MARGIN_SECONDS)
+        if force:
+            while jobs := await store.drop_live(self._database, name):
+                removal = replace(removal, jobs=removal.jobs + jobs)
+            await store.drop_claims(self._database, name)
+        elif await store.restore_if_live(self._database, name, removed):
+            raise QueueNotEmpty(name)
+        return replace(removal, step=Step.FINISHED)
+
+    async def _drop_finished(self, name: str, removal: Removal, deadline: float) -> Removal:
+        while time.monotonic() < deadline:
+            jobs = await store.drop_finished(self._database, name)
+            removal = replace(removal, jobs=removal.jobs + jobs)
+            if not jobs:
+                return replace(removal, step=None)
+        return removal
+
+
+def _refuse(name: str, use: store.QueueUse) -> None:
+    if use.live:
+        raise QueueNotEmpty(name)
+    if use.by:
+        raise QueueReferenced(name, use.by)
