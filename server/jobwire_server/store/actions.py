@@ -70,6 +70,7 @@ async def forget_old(database: Database) -> int:
     forgotten = 0
     while True:
         [row] = await database.once("forget_actions", {"days": _KEPT_DAYS, "limit": _FORGOTTEN_AT_ONCE})
-        forgotten += row.actions
-        if row.actions < _FORGOTTEN_AT_ONCE:
+        gone: int = row.actions
+        forgotten += gone
+        if gone < _FORGOTTEN_AT_ONCE:
             return forgotten

@@ -28,7 +28,7 @@ CREATE INDEX archive_incomplete ON jobwire.archive (queue, id) INCLUDE (state) W
 
 -- How many rows PostgreSQL's statistics make it expect, for counts that nobody wants to wait for: of `ready`, of `scheduled`, or of the failed jobs.
 CREATE FUNCTION jobwire.estimated(what text, queue text) RETURNS bigint
-LANGUAGE plpgsql STABLE AS
+LANGUAGE plpgsql VOLATILE AS
 $$
 DECLARE
     plan json;

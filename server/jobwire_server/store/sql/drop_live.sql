@@ -1,12 +1,12 @@
 -- Removes some live jobs of one queue for good, whatever they wait for and whether they run, with their tickets; returns how many. Row locks in the order of the ids. A claim under way that
 -- has taken a ticket before is waited for, and the lease that it gives is void from the start.
-WITH some AS MATERIALIZED (
+WITH those AS MATERIALIZED (
     SELECT j.queue, j.id, j.rank, j.seq FROM jobwire.live_job j WHERE j.queue = %(queue)s ORDER BY j.id LIMIT %(limit)s FOR UPDATE
 ), no_ticket AS (
-    DELETE FROM jobwire.ready r USING some WHERE r.queue = some.queue AND r.rank = some.rank AND r.seq = some.seq
+    DELETE FROM jobwire.ready r USING those WHERE r.queue = those.queue AND r.rank = those.rank AND r.seq = those.seq
 ), no_appointment AS (
-    DELETE FROM jobwire.scheduled s USING some WHERE s.queue = some.queue AND s.seq = some.seq
+    DELETE FROM jobwire.scheduled s USING those WHERE s.queue = those.queue AND s.seq = those.seq
 ), gone AS (
-    DELETE FROM jobwire.live_job j USING some WHERE j.queue = some.queue AND j.id = some.id RETURNING j.id
+    DELETE FROM jobwire.live_job j USING those WHERE j.queue = those.queue AND j.id = those.id RETURNING j.id
 )
 SELECT count(*)::int AS jobs FROM gone
