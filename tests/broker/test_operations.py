@@ -439,21 +439,28 @@ async def test_an_upsert_stores_a_job_if_none_waits(replica: Replica) -> None:
         await here.operations.update(await here.queues.find("work"), JobPatch(other), NewJob(other, "1"), NOBODY)
 
 
+async def delete(broker: Broker, *, force: bool = False) -> int:
+    """All calls that it takes to delete the queue; how many jobs went with it."""
+    removal = None
+    while removal is None or removal.step is not None:
+        removal = await broker.queue_removal.delete("work", removal, NOBODY, force=force)
+    return removal.jobs
+
+
 async def test_a_queue_in_use_is_not_deleted(broker: Broker) -> None:
     [job_id] = await publish(broker)
     with pytest.raises(QueueNotEmpty):
-        await broker.queue_removal.delete("work", None, NOBODY, force=False)
+        await delete(broker)
     await change(broker, Change.CANCEL, job_id)
     async with Worker(broker, subscription()):
         with pytest.raises(QueueReferenced, match="1 session"):
-            await broker.queue_removal.delete("work", None, NOBODY, force=False)
+            await delete(broker)
 
 
 async def test_a_deleted_queue_is_gone_with_its_finished_jobs(broker: Broker) -> None:
     ids = await publish(broker, 3)
     await broker.cancel("work", ids)
-    removal = await broker.queue_removal.delete("work", None, NOBODY, force=False)
-    assert (removal.step, removal.jobs) == (None, 3)
+    assert await delete(broker) == 3
     with pytest.raises(QueueNotFound):
         await broker.queues.find("work")
     assert await found(broker, None) == []
@@ -464,8 +471,7 @@ async def test_by_force_running_jobs_go_too(broker: Broker) -> None:
     await publish(broker, 5)
     async with Worker(broker, subscription(credits=2)) as worker:
         running, _ = await worker.receive(2)
-        removal = await broker.queue_removal.delete("work", None, NOBODY, force=True)
-        assert (removal.step, removal.jobs) == (None, 5)
+        assert await delete(broker, force=True) == 5
         [late] = await worker.ack(running.handle)
         assert late.status in (AckStatus.NOT_FOUND, AckStatus.LEASE_LOST)
     assert (await broker.queues.counts(["work"]))["work"].active == 0
@@ -476,7 +482,7 @@ async def test_a_queue_to_which_another_replica_published_meanwhile_is_put_back(
     await here.queues.for_publish("work")
     await here.queues.update("work", QueuePatch(max_data_bytes=777))
     known = await there.queues.for_publish("work")
-    deleting = asyncio.create_task(here.queue_removal.delete("work", None, NOBODY, force=False))
+    deleting = asyncio.create_task(delete(here))
     while True:
         try:
             await here.queues.find("work")

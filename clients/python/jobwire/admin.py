@@ -117,7 +117,7 @@ class Admin:
             for job in step:
                 yield job
 
-    async def change_jobs(
+    async def change_jobs(  # noqa: PLR0913  (it may be said in two ways which jobs, and how many)
         self,
         change: JobChange | str,
         queue: str = "",
@@ -190,7 +190,16 @@ class Admin:
         NotFound if nothing was changed and nothing stored.
         """
         request = operations.update_request(
-            queue, job_id, key, which, data, priority, start_after, start_in, options, upsert=upsert
+            queue,
+            job_id=job_id,
+            key=key,
+            which=which,
+            data=data,
+            priority=priority,
+            start_after=start_after,
+            start_in=start_in,
+            options=options,
+            upsert=upsert,
         )
         return await self._drive(operations.update_jobs(request))
 

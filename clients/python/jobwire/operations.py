@@ -60,6 +60,8 @@ class ChangeStatus(StrEnum):
     NOT_FOUND = "not_found"
     ID_TAKEN = "id_taken"
     """The queue to go to knows a job of this id."""
+    KEY_TAKEN = "key_taken"
+    """The queue's policy allows no other job of its key now."""
 
 
 class PurgeScope(StrEnum):
@@ -303,6 +305,7 @@ def filter_message(where: JobFilter) -> operations_pb2.JobFilter:
 
 def update_request(  # noqa: PLR0913  (a job has as many sides)
     queue: str,
+    *,
     job_id: str,
     key: str,
     which: WhichJobs | str,
@@ -311,17 +314,14 @@ def update_request(  # noqa: PLR0913  (a job has as many sides)
     start_after: datetime | None,
     start_in: Seconds | None,
     options: JobOptions | None,
-    *,
     upsert: bool,
 ) -> operations_pb2.UpdateJobsRequest:
     """What is to change of waiting jobs, as it travels."""
     if bool(job_id) == bool(key):
         raise InvalidArgument("name one job by job_id, or jobs by key", reason="INVALID_ARGUMENT")
     start: Duration | None = None if start_in is None else to_duration(start_in)
-    return operations_pb2.UpdateJobsRequest(
+    request = operations_pb2.UpdateJobsRequest(
         queue=queue,
-        job_id=job_id or None,
-        key=key or None,
         which=operations_pb2.WhichJobs.Value(f"WHICH_JOBS_{WhichJobs(which).upper()}"),
         data=None if data is UNCHANGED else to_json(data),
         priority=priority,
@@ -330,6 +330,11 @@ def update_request(  # noqa: PLR0913  (a job has as many sides)
         options=None if options is None else options_message(options),
         upsert=upsert,
     )
+    if job_id:
+        request.job_id = job_id
+    else:
+        request.key = key
+    return request
 
 
 class _Unchanged:

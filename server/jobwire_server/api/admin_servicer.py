@@ -54,9 +54,20 @@ class AdminServicer(OperationCalls, AdminServiceServicer):
     async def UpdateQueue(self, request: pb.UpdateQueueRequest, context: Context) -> pb.UpdateQueueResponse:
         name, patch = admin_requests.queue_patch(request.queue)
         this_call().note(queue=name)
-        return pb.UpdateQueueResponse(
-            queue=answers.queue(await self._broker.queues.update(name, patch, actor_of(context)))
-        )
+        queue = await self._broker.change_queue(name, patch, actor_of(context))
+        return pb.UpdateQueueResponse(queue=answers.queue(queue))
+
+    async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
+        queue = await self._pause(request.name, actor_of(context), paused=True)
+        return pb.PauseQueueResponse(queue=queue)
+
+    async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
+        queue = await self._pause(request.name, actor_of(context), paused=False)
+        return pb.ResumeQueueResponse(queue=queue)
+
+    async def _pause(self, name: str, by: str, *, paused: bool) -> pb.Queue:
+        this_call().note(queue=check_queue_name(name, "name"))
+        return answers.queue(await self._broker.pause_queue(name, by, paused=paused))
 
     async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
         name = check_queue_name(request.queue)

@@ -45,7 +45,6 @@ class OperationCalls:
         call = operation_requests.change_call(request)
         this_call().note(queue=call.queue, change=call.change, dry_run=call.dry_run)
         if call.ids is not None:
-            assert call.queue is not None
             return _about_ids(await self._change_ids(call, actor_of(context)), dry_run=call.dry_run)
         walked = await self._change_matching(call, actor_of(context))
         return pb.ChangeJobsResponse(
@@ -60,7 +59,8 @@ class OperationCalls:
         )
 
     async def _change_ids(self, call: ChangeCall, by: str) -> list[Changed]:
-        assert call.queue is not None and call.ids is not None
+        assert call.queue is not None
+        assert call.ids is not None
         if call.dry_run:
             return await self._broker.operations.would_change(call.queue, call.ids, call.change)
         return await self._broker.operations.change(call.queue, call.ids, _order(call, by))

@@ -1,7 +1,7 @@
-"""Texts that a client carries from one call to the next: opaque to it, and believed only as far as they are checked.
+"""Texts that a client carries from one call to the next: opaque to it, and believed as far as they can be checked.
 
-A token is bound to what it was given for (`about`, a digest of the request). It is no secret and no permission: it keeps
-people from mistakes, and whoever may call may make one up.
+A token is bound to what it was given for (`about`, a digest of the request). It is no secret and no permission: it
+keeps people from mistakes, and whoever may call may make one up.
 """
 
 from __future__ import annotations

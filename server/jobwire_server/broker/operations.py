@@ -92,9 +92,14 @@ class Operations:
         found: list[tuple[str, UUID]] = []
         looked_at = 0
         after: Place | None = None
-        async for at, stretch, after in self._stretches(queue, wanted, place, lambda: size + 1 - len(found)):
+
+        def most() -> int:
+            return size + 1 - len(found)
+
+        async for at, stretch, then in self._stretches(queue, wanted, place, most):
             looked_at += stretch.looked_at
             found += [(at, job_id) for job_id, _ in stretch.found]
+            after = then
             if len(found) > size:
                 after = Place(*found[size - 1])
                 break

@@ -1,9 +1,9 @@
 """Deleting queues.
 
-Replicas know queues for up to two seconds after they were deleted elsewhere, and store what is published to them. So
-after a queue's row is gone it is waited for as long, and looked at again: had jobs come meanwhile, the queue is put back
-and the deletion refused. What comes still later (from a transaction that called publish() in SQL and stays open) waits
-under the queue's name, and is met by the queue of that name that the next Publish or Subscribe creates.
+Replicas know queues for up to two seconds after they were deleted elsewhere, and store what is published to them.
+So after a queue's row is gone it is waited for as long, and looked at again: had jobs come meanwhile, the queue is put
+back and the deletion refused. What comes still later (from a transaction that called publish() in SQL and stays open)
+waits under the queue's name, and is met by the queue of that name that the next Publish or Subscribe creates.
 """
 
 from __future__ import annotations
@@ -53,25 +53,22 @@ class QueueRemoval:
         if removal is None:
             await self._queues.find(name)
             if not force:
-                _refuse(name, await store.use(self._database, name))
+                _check(name, await store.use(self._database, name))
             removal = Removal(Step.LIVE if force else Step.ROW)
         deadline = time.monotonic() + _CALL_SECONDS
         async with self._turn:
+            # Each step is a call of its own, since each may take as long as a call may.
             if removal.step is Step.LIVE:
-                removal = await self._drop_live(name, removal, deadline)
-            if removal.step is Step.ROW and time.monotonic() < deadline:
-                removal = await self._drop_row(name, removal, by, force=force)
-                deadline += FRESH_SECONDS + _MARGIN_SECONDS
-            if removal.step is Step.FINISHED:
-                removal = await self._drop_finished(name, removal, deadline)
-        return removal
+                return await self._drop_live(name, removal, deadline)
+            if removal.step is Step.ROW:
+                return await self._drop_row(name, removal, by, force=force)
+            return await self._drop_finished(name, removal, deadline)
 
     async def _drop_live(self, name: str, removal: Removal, deadline: float) -> Removal:
         while time.monotonic() < deadline:
             jobs = await store.drop_live(self._database, name)
             removal = replace(removal, jobs=removal.jobs + jobs)
             if not jobs:
-                await store.drop_claims(self._database, name)
                 return replace(removal, step=Step.ROW)
         return removal
 
@@ -82,15 +79,15 @@ class QueueRemoval:
         if removed is None:
             raise QueueNotFound(name)
         if isinstance(removed, store.QueueUse):
-            _refuse(name, removed)
-            raise AssertionError
+            _check(name, removed)
+            return removal
         await asyncio.sleep(FRESH_SECONDS + _MARGIN_SECONDS)
         if force:
             while jobs := await store.drop_live(self._database, name):
                 removal = replace(removal, jobs=removal.jobs + jobs)
-            await store.drop_claims(self._database, name)
         elif await store.restore_if_live(self._database, name, removed):
             raise QueueNotEmpty(name)
+        await store.drop_rest(self._database, name)
         return replace(removal, step=Step.FINISHED)
 
     async def _drop_finished(self, name: str, removal: Removal, deadline: float) -> Removal:
@@ -102,7 +99,7 @@ class QueueRemoval:
         return removal
 
 
-def _refuse(name: str, use: store.QueueUse) -> None:
+def _check(name: str, use: store.QueueUse) -> None:
     if use.live:
         raise QueueNotEmpty(name)
     if use.by:

@@ -133,6 +133,15 @@ class QueueReferenced(FailedPrecondition):
         super().__init__(f"queue {queue!r} is in use by {by}; remove that first, or delete the queue with `force`")
 
 
+class QueueBusy(FailedPrecondition):
+    """The queue's jobs stand in the way of a change."""
+
+    reason = "QUEUE_BUSY"
+
+    def __init__(self, queue: str, why: str) -> None:
+        super().__init__(f"queue {queue!r} cannot be changed like this now: {why}")
+
+
 class TooMuchToRead(JobwireError):
     """One look of a search took longer than such reads may."""
 

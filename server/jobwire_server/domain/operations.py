@@ -53,6 +53,7 @@ class ChangeStatus(enum.IntEnum):
     WRONG_STATE = 3
     NOT_FOUND = 4
     ID_TAKEN = 5
+    KEY_TAKEN = 6
 
     @property
     def done(self) -> bool:

@@ -167,10 +167,27 @@ async def _cancel(database: Database, connection: Connection, batch: Batch, outc
 async def _revive(
     database: Database, connection: Connection, batch: Batch, outcome: Outcome, what: Change, *, anew: bool
 ) -> None:
-    params = _named(batch.queue, batch.ids) | {"states": arrays.int4s(sorted(what.applies_to)), "anew": anew}
+    finished = [job_id for job_id in _finished(batch, outcome) if outcome.states[job_id] in what.applies_to]
+    ids = await _take_keys(database, connection, batch, finished, batch.queue, outcome)
+    params = _named(batch.queue, ids) | {"states": arrays.int4s(sorted(what.applies_to)), "anew": anew}
     back = {row.id: row.due for row in await database.run(connection, "revive", params)}
     await wait(database, connection, batch.queue, back, outcome)
     _done(outcome, list(back))
+
+
+async def _take_keys(
+    database: Database,
+    connection: Connection,
+    batch: Batch,
+    ids: Sequence[UUID],
+    destination: str,
+    outcome: Outcome,
+) -> list[UUID]:
+    """Those of the jobs that may wait in a queue, as far as its policy minds their keys; now they have them."""
+    params = _named(batch.queue, ids) | {"destination": destination}
+    refused = {row.id for row in await database.run(connection, "take_keys", params)}
+    outcome.statuses |= dict.fromkeys(refused, ChangeStatus.KEY_TAKEN)
+    return [job_id for job_id in ids if job_id not in refused]
 
 
 async def _retry(database: Database, connection: Connection, batch: Batch, outcome: Outcome) -> None:
@@ -213,7 +230,8 @@ async def _move(database: Database, connection: Connection, batch: Batch, outcom
     outcome.statuses |= dict.fromkeys(
         (job_id for job_id in ids if job_id in taken_ids and outcome.states[job_id] in WAITING), ChangeStatus.ID_TAKEN
     )
-    free = [job_id for job_id in ids if job_id not in taken_ids]
+    free = [job_id for job_id in ids if job_id not in taken_ids and outcome.states[job_id] in WAITING]
+    free = await _take_keys(database, connection, batch, free, batch.destination, outcome)
     taken = await take(database, connection, batch, free)
     if taken:
         moving = _named(batch.queue, list(taken)) | {"destination": batch.destination}

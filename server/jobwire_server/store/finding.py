@@ -50,6 +50,7 @@ async def find(
         "live": bool(live),
         "any_live": live == LIVE,
         "active_only": live == {JobState.ACTIVE},
+        "blocked_only": live == {JobState.BLOCKED},
         "finished": bool(finished),
         "incomplete_only": JobState.COMPLETED not in finished,
         "states": arrays.int4s(sorted(possible)),

@@ -77,9 +77,11 @@ async def drop_live(database: Database, queue: str) -> int:
     return jobs
 
 
-async def drop_claims(database: Database, queue: str) -> None:
-    """Deletes the claims of a queue whose jobs have been deleted."""
-    await database.once("drop_claims", {"queue": queue})
+async def drop_rest(database: Database, queue: str) -> None:
+    """Deletes the claims of a queue whose jobs have been deleted, and what its gates have noted."""
+    async with database.transaction() as connection:
+        await database.run(connection, "drop_claims", {"queue": queue})
+        await database.run(connection, "drop_gates", {"queue": queue})
 
 
 async def drop_finished(database: Database, queue: str) -> int:

@@ -6,6 +6,8 @@ WITH those AS MATERIALIZED (
     DELETE FROM jobwire.ready r USING those WHERE r.queue = those.queue AND r.rank = those.rank AND r.seq = those.seq
 ), no_appointment AS (
     DELETE FROM jobwire.scheduled s USING those WHERE s.queue = those.queue AND s.seq = those.seq
+), no_turn AS (
+    DELETE FROM jobwire.blocked b USING those WHERE b.queue = those.queue AND b.id = those.id
 ), gone AS (
     DELETE FROM jobwire.live_job j USING those WHERE j.queue = those.queue AND j.id = those.id RETURNING j.id
 )

@@ -6,6 +6,7 @@ WITH live_window AS MATERIALIZED (
     SELECT j.id FROM jobwire.live_job j
     WHERE %(live)s::bool AND j.queue = %(queue)s AND (%(before)s::uuid IS NULL OR j.id < %(before)s::uuid) AND (%(key)s::text IS NULL OR j.key = %(key)s::text)
         AND (NOT %(active_only)s::bool OR j.id = ANY (ARRAY(SELECT unnest(c.ids) FROM jobwire.claim c WHERE c.queue = %(queue)s)))
+        AND (NOT %(blocked_only)s::bool OR j.id = ANY (ARRAY(SELECT b.id FROM jobwire.blocked b WHERE b.queue = %(queue)s)))
     ORDER BY j.id DESC LIMIT %(window)s
 ), old_window AS MATERIALIZED (
     SELECT a.id FROM jobwire.archive a
@@ -18,10 +19,13 @@ WITH live_window AS MATERIALIZED (
             SELECT j.* FROM jobwire.live_job j
             WHERE %(live)s::bool AND j.queue = %(queue)s AND (%(before)s::uuid IS NULL OR j.id < %(before)s::uuid) AND (%(key)s::text IS NULL OR j.key = %(key)s::text)
                 AND (NOT %(active_only)s::bool OR j.id = ANY (ARRAY(SELECT unnest(c.ids) FROM jobwire.claim c WHERE c.queue = %(queue)s)))
+                AND (NOT %(blocked_only)s::bool OR j.id = ANY (ARRAY(SELECT b.id FROM jobwire.blocked b WHERE b.queue = %(queue)s)))
             ORDER BY j.id DESC LIMIT %(window)s
         ) j CROSS JOIN LATERAL (
-            SELECT CASE WHEN EXISTS (SELECT FROM jobwire.ready r WHERE r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq)
+            SELECT CASE WHEN j.gated AND EXISTS (SELECT FROM jobwire.blocked b WHERE b.queue = j.queue AND b.id = j.id) THEN 7
+                WHEN EXISTS (SELECT FROM jobwire.ready r WHERE r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq)
                     OR EXISTS (SELECT FROM jobwire.scheduled s WHERE s.queue = j.queue AND s.seq = j.seq)
+                    OR j.gated AND EXISTS (SELECT FROM jobwire.gate_event e WHERE e.queue = j.queue AND e.id = j.id AND e.kind = 1)
                 THEN CASE WHEN j.attempt = 1 THEN 1 ELSE 2 END ELSE 3 END AS state
         ) t
     ) j
