@@ -19,12 +19,13 @@ from jobwire_server.domain.jobs import (
     Fail,
     Job,
     JobState,
+    Labels,
     NewJob,
     Release,
     StopReason,
 )
-from jobwire_server.domain.operations import Change, ChangeStatus, JobFilter, JobPatch, Order, Walk
-from jobwire_server.domain.queues import JobOptionsPatch, QueuePatch
+from jobwire_server.domain.operations import Change, ChangeStatus, JobFilter, JobPatch, Order, Walk, WhichJobs
+from jobwire_server.domain.queues import JobOptionsPatch, Policy, QueuePatch
 from jobwire_server.store.database import Database
 
 from .conftest import Worker, publish, subscription, until
@@ -196,8 +197,8 @@ async def test_a_moved_job_is_delivered_from_where_it_went(broker: Broker) -> No
     assert await state(broker, taken) is JobState.CREATED
     async with Worker(broker, subscription("other")) as worker:
         delivered = [delivery.handle.job_id for delivery in await worker.receive(3)]
-    # To the end of the other queue, in their order.
-    assert delivered == [taken, first, second]
+    # The one that was there was stored after them.
+    assert delivered == [first, second, taken]
     with pytest.raises(QueueNotFound):
         await change(broker, Change.MOVE, taken, destination="nowhere")
 
@@ -477,23 +478,45 @@ async def test_by_force_running_jobs_go_too(broker: Broker) -> None:
     assert (await broker.queues.counts(["work"]))["work"].active == 0
 
 
-async def test_a_queue_to_which_another_replica_published_meanwhile_is_put_back(replica: Replica) -> None:
+async def gone(broker: Broker) -> None:
+    """Returns when the queue is gone."""
+    while True:
+        try:
+            await broker.queues.find("work")
+        except QueueNotFound:
+            return
+        await asyncio.sleep(0.01)
+
+
+async def test_a_queue_for_which_a_transaction_stored_jobs_meanwhile_is_put_back(
+    broker: Broker, database: Database
+) -> None:
+    await broker.queues.for_publish("work")
+    await broker.queues.update("work", QueuePatch(max_data_bytes=777, policy=Policy.SINGLETON))
+    publish_in_sql = f"SELECT \"{database.schema}\".publish('work', '{{}}')".encode()
+    async with database.transaction() as connection:
+        await connection.execute(publish_in_sql)
+        deleting = asyncio.create_task(delete(broker))
+        await gone(broker)
+    with pytest.raises(QueueNotEmpty):
+        await deleting
+    queue = await broker.queues.find("work")
+    assert (queue.max_data_bytes, queue.policy) == (777, Policy.SINGLETON)
+    async with Worker(broker, subscription(credits=1)) as worker:
+        await worker.receive(1)
+
+
+async def test_a_queue_that_is_published_to_while_it_is_deleted_is_a_new_one(replica: Replica) -> None:
     here, there = await replica(), await replica()
     await here.queues.for_publish("work")
     await here.queues.update("work", QueuePatch(max_data_bytes=777))
     known = await there.queues.for_publish("work")
     deleting = asyncio.create_task(delete(here))
-    while True:
-        try:
-            await here.queues.find("work")
-        except QueueNotFound:
-            break
-        await asyncio.sleep(0.01)
-    # As the other replica does for as long as it takes the queue to be there.
-    await there.publish(known, [NewJob(UUID(int=uuid7().int), "1")])
-    with pytest.raises(QueueNotEmpty):
-        await deleting
-    assert (await here.queues.find("work")).max_data_bytes == 777
+    await gone(here)
+    [published] = await there.publish(known, [NewJob(UUID(int=uuid7().int), "1")])
+    assert await deleting == 0
+    assert (await there.queues.find("work")).max_data_bytes == 65_536
+    assert await state(there, published.id) is JobState.CREATED
 
 
 async def test_what_operators_do_is_recorded(broker: Broker) -> None:
@@ -507,3 +530,114 @@ async def test_what_operators_do_is_recorded(broker: Broker) -> None:
     assert actions[1].selection == {"max_depth": 7}
     assert [action.actor for action in await broker.operations.list_actions(None, "bob", None, 10)] == ["bob"]
     assert await broker.operations.list_actions("other", None, None, 10) == []
+
+
+async def keyed(broker: Broker, key: str, count: int = 1, **more: object) -> list[UUID]:
+    """Publishes jobs of a key."""
+    return await publish(broker, count, labels=Labels(key=key, group=f"group of {key}"), **more)
+
+
+async def test_jobs_are_found_by_key_and_group_and_erased_by_key(broker: Broker) -> None:
+    await publish(broker, 3)
+    mine = await keyed(broker, "ann", 4)
+    await keyed(broker, "bob", 2)
+    await broker.cancel("work", mine[:2])
+    for conditions in ({"key": "ann"}, {"group": "group of ann"}):
+        assert {job.id for job in await found(broker, **conditions)} == set(mine)
+        assert {job.id for job in await found(broker, None, **conditions)} == set(mine)
+    assert [job.id for job in await found(broker, key="ann")] == sorted(mine, reverse=True)
+    wanted = JobFilter(key="ann")
+    counted = await broker.operations.change_matching("work", wanted, order(Change.ERASE), Walk(), dry_run=True)
+    assert counted.walk.matched == 4
+    done = await broker.operations.change_matching("work", wanted, order(Change.ERASE), Walk(left=4), dry_run=False)
+    assert (done.walk.changed, done.walk.left) == (4, 0)
+    assert {(job.data, job.state) for job in await found(broker, key="ann")} == {("null", JobState.CANCELLED)}
+    assert all(job.data != "null" for job in await found(broker, key="bob"))
+
+
+async def test_newest_oldest_or_all_jobs_of_a_key_are_updated(broker: Broker) -> None:
+    queue = await broker.queues.for_publish("work")
+    first, second, third = [(await keyed(broker, "k", start_in_ms=3_600_000))[0] for _ in range(3)]
+    for which, expected in (
+        (WhichJobs.NEWEST, {third}),
+        (WhichJobs.OLDEST, {first}),
+        (WhichJobs.ALL, {first, second, third}),
+    ):
+        patch = JobPatch(key="k", which=which, data=f'"{which.name}"')
+        assert set((await broker.operations.update(queue, patch, None, NOBODY)).ids) == expected
+    with pytest.raises(NoJobWaits):
+        await broker.operations.update(queue, JobPatch(key="none", data="1"), None, NOBODY)
+
+
+async def test_upserts_of_a_key_on_two_replicas_store_one_job(replica: Replica) -> None:
+    here, there = await replica(), await replica()
+    queue = await here.queues.for_publish("work")
+
+    async def upsert(broker: Broker, number: int) -> bool:
+        job = NewJob(UUID(int=uuid7().int), str(number), False, labels=Labels(key="k"))
+        updated = await broker.operations.update(queue, JobPatch(key="k", data=str(number)), job, NOBODY)
+        return updated.created is not None
+
+    created = await asyncio.gather(*(upsert((here, there)[number % 2], number) for number in range(12)))
+    assert created.count(True) == 1
+    assert len(await found(here, key="k")) == 1
+
+
+@pytest.mark.parametrize("policy", [Policy.SINGLETON, Policy.KEY_STRICT_FIFO])
+async def test_what_comes_back_to_wait_passes_the_gates(broker: Broker, policy: Policy) -> None:
+    """One of a key runs at a time, whichever way the others came to wait."""
+    await broker.queues.for_publish("work")
+    await broker.change_queue("work", QueuePatch(policy=policy), NOBODY)
+    queue = await broker.queues.find("work")
+    moved = await publish(broker, 2, queue="plain", labels=Labels(key="k"))
+    back = (await keyed(broker, "k"))[0]
+    await broker.cancel("work", [back])
+    assert set(await change(broker, Change.MOVE, *moved, queue="plain", destination="work")) == {ChangeStatus.CHANGED}
+    assert await change(broker, Change.RESUME, back) == [ChangeStatus.CHANGED]
+    async with Worker(broker, subscription(credits=10)) as worker:
+        [running] = await worker.receive(1)
+        waiting = {*moved, back} - {running.handle.job_id}
+        for job_id in waiting:
+            await broker.operations.update(queue, JobPatch(job_id, data='"new"'), None, NOBODY)
+        assert await change(broker, Change.RELEASE, running.handle.job_id) == [ChangeStatus.CHANGED]
+        for done in range(3):
+            delivery = (await worker.receive(done + 2))[-1]
+            await asyncio.sleep(0.3)
+            assert len(worker.deliveries) == done + 2
+            assert [result.status for result in await worker.ack(delivery.handle)] == [AckStatus.APPLIED]
+        assert {delivery.data for delivery in worker.deliveries if delivery.handle.job_id in waiting} == {'"new"'}
+
+
+async def test_an_exclusive_key_is_not_doubled_by_a_retry(broker: Broker) -> None:
+    await broker.queues.for_publish("work")
+    await broker.change_queue("work", QueuePatch(policy=Policy.EXCLUSIVE), NOBODY)
+    [first] = await keyed(broker, "k")
+    await broker.cancel("work", [first])
+    [second] = await keyed(broker, "k")
+    assert await change(broker, Change.RETRY, first) == [ChangeStatus.KEY_TAKEN]
+    await broker.cancel("work", [second])
+    # Of two at once only one.
+    assert sorted(await change(broker, Change.RESUME, first, second)) == [ChangeStatus.CHANGED, ChangeStatus.KEY_TAKEN]
+    queue = await broker.queues.find("work")
+    [refused] = await broker.publish(queue, [NewJob(UUID(int=uuid7().int), "1", labels=Labels(key="k"))])
+    assert not refused.created
+
+
+async def test_a_deleted_failed_job_holds_up_its_key_no_longer(broker: Broker) -> None:
+    await broker.queues.for_publish("work")
+    await broker.change_queue("work", QueuePatch(policy=Policy.KEY_STRICT_FIFO), NOBODY)
+    async with Worker(broker, subscription(credits=10)) as worker:
+        [first] = await keyed(broker, "k")
+        [delivery] = await worker.receive(1)
+        [second] = await keyed(broker, "k")
+        await worker.ack(delivery.handle, outcome=BROKEN)
+        while [job.id for job in await found(broker, states=frozenset({JobState.BLOCKED}))] != [second]:
+            await asyncio.sleep(0.01)
+        assert await change(broker, Change.RETRY, first) == [ChangeStatus.CHANGED]
+        [_, again] = await worker.receive(2)
+        assert again.handle.job_id == first
+        await worker.ack(again.handle, outcome=BROKEN)
+        assert await change(broker, Change.DELETE, first) == [ChangeStatus.CHANGED]
+        [_, _, last] = await worker.receive(3)
+        assert last.handle.job_id == second
+    assert (await broker.queues.counts(["work"]))["work"].blocked == 0

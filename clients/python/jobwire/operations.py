@@ -40,7 +40,7 @@ class JobChange(StrEnum):
     RELEASE = "release"
     """Running ones are given back; their workers' leases are void."""
     MOVE = "move"
-    """Waiting ones go to the end of another queue."""
+    """Waiting ones go to another queue, where they stand in line by when they were stored."""
     RUN = "run"
     """Those that wait for a time wait no longer."""
     ERASE = "erase"

@@ -28,7 +28,7 @@ from jobwire_server.api.requests import options_patch
 from jobwire_server.broker.queue_removal import Removal, Step
 from jobwire_server.domain import limits
 from jobwire_server.domain.errors import ConfirmationRequired
-from jobwire_server.domain.jobs import FINISHED, JobState, NewJob
+from jobwire_server.domain.jobs import FINISHED, NO_LABELS, JobState, Labels, NewJob
 from jobwire_server.domain.json_text import check_json
 from jobwire_server.domain.operations import WAITING, Change, JobFilter, JobPatch, Place, Walk, WhichJobs
 from jobwire_server.domain.queues import check_queue_name
@@ -36,7 +36,6 @@ from jobwire_server.domain.queues import check_queue_name
 _JOBS_PER_PAGE, _JOBS_PER_PAGE_MAX = 50, 500
 _ACTIONS_PER_PAGE = 50
 _IDS_PER_CHANGE = 1_000
-_KEY_MAX = 255
 _CHANGED_MAX = 10**12
 _ACTION_MAX = 2**62
 
@@ -101,8 +100,8 @@ def job_filter(message: operations_pb2.JobFilter, at: str) -> JobFilter:
     """Which jobs are meant."""
     return JobFilter(
         states=_states(message.states, path(at, "states")),
-        key=_text(message, "key", at, _KEY_MAX),
-        group=_text(message, "group", at, _KEY_MAX),
+        key=_text(message, "key", at, limits.LABEL),
+        group=_text(message, "group", at, limits.LABEL),
         worker=_text(message, "worker", at, limits.WORKER_NAME),
         error_type=_text(message, "error_type", at, limits.ERROR_TYPE),
         error_text=_text(message, "error_text", at, limits.ERROR_MESSAGE),
@@ -265,7 +264,7 @@ def update_call(request: operations_pb2.UpdateJobsRequest, max_data_bytes: int) 
         which = WhichJobs(request.which or WhichJobs.NEWEST)
     except ValueError:
         raise broken("which", f"must be newest, oldest or all; got {request.which}") from None
-    key = plain_text(request.key, "key", _KEY_MAX) if by == "key" else None
+    key = plain_text(request.key, "key", limits.LABEL) if by == "key" else None
     if key == "":
         raise broken("key", "must not be empty")
     patch = JobPatch(
@@ -290,6 +289,7 @@ def _job(patch: JobPatch) -> NewJob:
         start_after=patch.start_after,
         start_in_ms=patch.start_in_ms,
         options=patch.options,
+        labels=NO_LABELS if patch.key is None else Labels(key=patch.key),
     )
 
 

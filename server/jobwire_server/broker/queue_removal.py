@@ -1,9 +1,9 @@
 """Deleting queues.
 
-Replicas know queues for up to two seconds after they were deleted elsewhere, and store what is published to them.
-So after a queue's row is gone it is waited for as long, and looked at again: had jobs come meanwhile, the queue is put
-back and the deletion refused. What comes still later (from a transaction that called publish() in SQL and stays open)
-waits under the queue's name, and is met by the queue of that name that the next Publish or Subscribe creates.
+Who still sees a queue while its row is removed may store jobs for it: a statement under way, a transaction that called
+publish() in SQL. So it is waited for a moment after that, and looked at again: had jobs come, the queue is put back and
+the deletion refused. What comes still later, from a transaction that stayed open for longer, waits under the queue's
+name, and is met by the queue of that name that the next Publish or Subscribe creates.
 """
 
 from __future__ import annotations
@@ -82,11 +82,15 @@ class QueueRemoval:
             _check(name, removed)
             return removal
         await asyncio.sleep(FRESH_SECONDS + _MARGIN_SECONDS)
-        if force:
-            while jobs := await store.drop_live(self._database, name):
-                removal = replace(removal, jobs=removal.jobs + jobs)
-        elif await store.restore_if_live(self._database, name, removed):
-            raise QueueNotEmpty(name)
+        match await store.look_again(self._database, name, removed, force=force):
+            case store.After.CREATED_ANEW:
+                # Somebody has published to a queue of that name since: it is another one, and so are its jobs.
+                return replace(removal, step=None)
+            case store.After.RESTORED:
+                raise QueueNotEmpty(name)
+            case store.After.GONE:
+                while force and (jobs := await store.drop_live(self._database, name)):
+                    removal = replace(removal, jobs=removal.jobs + jobs)
         await store.drop_rest(self._database, name)
         return replace(removal, step=Step.FINISHED)
 

@@ -125,14 +125,14 @@ class Stored:
 
 
 async def store_one(database: Database, connection: Connection, stored: Stored) -> UUID | None:
-    """Stores one job as `publish` does, within the caller's transaction; None if its id is known."""
-    queue, job = stored.queue, stored.job
-    params = _rows(queue, [job]) | {
-        "starts": arrays.timestamps([job.start_after]),
-        "delays": arrays.int8s([job.start_in_ms]),
+    """Stores one job as `publish_keyed` does, within the caller's transaction; None if it is not to be stored."""
+    job = stored.job
+    params = {
+        "queue": stored.queue.name,
+        "hours": DEDUPLICATION_HOURS,
+        "jobs": Jsonb([_item(job, job.options.over(stored.queue.options))]),
     }
-    row, taken_back = await _store(database, connection, "publish", params, queue, [job])
-    return job.id if (row.ids is None or job.id in row.ids) and job.id not in taken_back else None
+    return None if await database.run(connection, "publish_keyed", params) else job.id
 
 
 async def hand_over(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from . import actions
+from . import actions, arrays
 from .actions import Entry
 from .database import Connection, Database
 
@@ -49,26 +50,38 @@ async def _use(database: Database, connection: Connection, queue: str) -> QueueU
 async def remove(database: Database, queue: str, entry: Entry, *, force: bool) -> Removed | QueueUse | None:
     """Removes a queue's row, and records it; None if there is none, what it is needed for if that is not `force`d."""
     async with database.transaction() as connection:
+        if not force:
+            found = await _use(database, connection, queue)
+            if found.live or found.by:
+                return found
         rows = await database.run(connection, "delete_queue", {"queue": queue})
         if not rows:
             return None
         if force:
             await database.run(connection, "unrefer_queue", {"queue": queue})
-        else:
-            found = await _use(database, connection, queue)
-            if found.live or found.by:
-                await database.run(connection, "restore_queue", {"row": Jsonb(rows[0].row)})
-                return found
         return Removed(rows[0].row, await actions.record(database, connection, entry))
 
 
-async def restore_if_live(database: Database, queue: str, removed: Removed) -> bool:
-    """Puts a queue back if jobs have come to it since; returns whether they have."""
+class After(enum.Enum):
+    """What is found some time after a queue's row was removed."""
+
+    GONE = enum.auto()
+    RESTORED = enum.auto()
+    """Jobs had been stored for it by those who still saw it, and it is there again."""
+    CREATED_ANEW = enum.auto()
+
+
+async def look_again(database: Database, queue: str, removed: Removed, *, force: bool) -> After:
+    """Looks what came after a queue's row was removed; if jobs without a queue did, unless forced, puts it back."""
     async with database.transaction() as connection:
-        if not (await _use(database, connection, queue)).live:
-            return False
+        if await database.run(connection, "get_queues", {"names": arrays.texts([queue])}):
+            return After.CREATED_ANEW
+        if force or not (await _use(database, connection, queue)).live:
+            return After.GONE
+        await database.run(connection, "lock_queue_jobs", {"queue": queue, "most": _AT_ONCE})
         await database.run(connection, "restore_queue", {"row": Jsonb(removed.row)})
-        return True
+        await database.run(connection, "gate_anew", {"queue": queue})
+        return After.RESTORED
 
 
 async def drop_live(database: Database, queue: str) -> int:
