@@ -45,6 +45,7 @@ from jobwire.client import Client
 from jobwire.errors import (
     Aborted,
     DeadlineExceeded,
+    FailedPrecondition,
     FieldViolation,
     InternalError,
     InvalidArgument,
@@ -73,6 +74,17 @@ from jobwire.model import (
     QueueCounts,
     QueueInfo,
 )
+from jobwire.operations import (
+    Action,
+    ChangeResult,
+    Changes,
+    ChangeStatus,
+    JobChange,
+    JobFilter,
+    PurgeScope,
+    Updated,
+    WhichJobs,
+)
 from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.sync import get_job, publish
 from jobwire.wire import new_job_id
@@ -80,18 +92,25 @@ from jobwire.worker import Worker
 
 __all__ = [
     "Aborted",
+    "Action",
     "Admin",
     "CancelStatus",
     "Cancelled",
+    "ChangeResult",
+    "ChangeStatus",
+    "Changes",
     "Client",
     "DeadlineExceeded",
     "FailForGood",
+    "FailedPrecondition",
     "FieldViolation",
     "InternalError",
     "InvalidArgument",
     "Job",
     "JobCancelled",
+    "JobChange",
     "JobError",
+    "JobFilter",
     "JobInfo",
     "JobOptions",
     "JobState",
@@ -103,6 +122,7 @@ __all__ = [
     "PermissionDenied",
     "Progress",
     "Published",
+    "PurgeScope",
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
@@ -112,6 +132,8 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Updated",
+    "WhichJobs",
     "Worker",
     "get_job",
     "new_job_id",

@@ -24,9 +24,6 @@ from jobwire.wire import MAX_CALL_ITEMS, Seconds
 
 Result = TypeVar("Result")
 
-WORK_SECONDS = 15.0
-"""For calls that work for a while before they answer; less than the client's own timeout is not of use for them."""
-
 
 class Admin:
     """The calls of AdminService; `client.admin` is one. Every method raises JobwireError."""
@@ -241,10 +238,9 @@ class Admin:
 
     async def _make(self, step: operations.Step) -> Any:
         method = getattr(self._connection.admin, step.method)
-        timeout = max(self._timeout, WORK_SECONDS)
         if step.repeatable:
-            return await self._connection.call(method, step.request, timeout)
-        return await self._connection.attempt(method, step.request, timeout)
+            return await self._connection.call(method, step.request, self._timeout)
+        return await self._connection.attempt(method, step.request, max(self._timeout, operations.WORK_SECONDS))
 
     async def cancel_jobs(self, queue: str, job_ids: Iterable[str]) -> list[Cancelled]:
         """Cancel jobs by id; one result for each, in order.

@@ -204,6 +204,7 @@ def _counts_from(counts: admin_service_pb2.QueueCounts) -> QueueCounts:
         ready=counts.ready,
         scheduled=counts.scheduled,
         active=counts.active,
+        blocked=counts.blocked,
         failed=counts.failed,
         exact_up_to=counts.exact_up_to,
         oldest_ready_age=from_duration(counts.oldest_ready_age) if counts.HasField("oldest_ready_age") else None,

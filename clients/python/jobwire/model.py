@@ -251,6 +251,8 @@ class QueueCounts:
     """Wait for a time to come."""
     active: int
     """Are with a worker."""
+    blocked: int = 0
+    """Wait for others of their key or group."""
     failed: int = 0
     """Failed and kept still."""
     exact_up_to: int = 0

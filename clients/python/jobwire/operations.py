@@ -25,6 +25,9 @@ from jobwire.wire import MAX_CALL_ITEMS, Seconds, from_timestamp, to_duration, t
 
 Result = TypeVar("Result")
 
+WORK_SECONDS = 15.0
+"""For a call that works for a while before it answers and is not repeated: no less than this."""
+
 
 class JobChange(StrEnum):
     """What may become of jobs by an operator's hand."""
