@@ -21,7 +21,8 @@ from jobwire_server.store.database import Database
 from .queue_book import FRESH_SECONDS, QueueBook
 
 _CALL_SECONDS = 2.0
-_MARGIN_SECONDS = 0.5
+_LATER_SECONDS = FRESH_SECONDS + 0.5
+"""After so long nobody publishes any more who saw the queue before."""
 
 
 class Step(enum.StrEnum):
@@ -42,6 +43,8 @@ class Removal:
 
 class QueueRemoval:
     """Deletes queues, step by step."""
+
+    later_seconds = _LATER_SECONDS
 
     def __init__(self, database: Database, queues: QueueBook) -> None:
         self._database = database
@@ -81,7 +84,7 @@ class QueueRemoval:
         if isinstance(removed, store.QueueUse):
             _check(name, removed)
             return removal
-        await asyncio.sleep(FRESH_SECONDS + _MARGIN_SECONDS)
+        await asyncio.sleep(self.later_seconds)
         match await store.look_again(self._database, name, removed, force=force):
             case store.After.CREATED_ANEW:
                 # Somebody has published to a queue of that name since: it is another one, and so are its jobs.

@@ -323,6 +323,13 @@ class Cancellation:
     stops: list[Stop]
 
 
+async def cancel(database: Database, queue: str, ids: Sequence[UUID], cancel_grace_ms: int) -> Cancellation:
+    """`cancel_within` in a transaction of its own, of any ids."""
+    return await with_partitions(
+        database, lambda connection: cancel_within(database, connection, queue, sorted(set(ids)), cancel_grace_ms)
+    )
+
+
 async def cancel_within(
     database: Database, connection: Connection, queue: str, ids: Sequence[UUID], cancel_grace_ms: int
 ) -> Cancellation:
