@@ -140,9 +140,14 @@ async def list_queues(database: Database, after: str | None, limit: int) -> list
     return [_queue(row) for row in await database.once("list_queues", {"after": after, "limit": limit})]
 
 
+def counted_up_to(queues: int) -> int:
+    """How many jobs of a kind are counted in each of so many queues before an estimate stands in."""
+    return max(_COUNTED_LEAST, min(_COUNTED_MOST, _COUNTED_TOGETHER // max(1, queues)))
+
+
 async def count_jobs(database: Database, names: Sequence[str]) -> dict[str, QueueCounts]:
     """The jobs of queues. The more queues, the sooner an estimate stands in for a count."""
-    most = max(_COUNTED_LEAST, min(_COUNTED_MOST, _COUNTED_TOGETHER // max(1, len(names))))
+    most = counted_up_to(len(names))
     async with database.reading() as connection:
         rows = await database.run(connection, "count_jobs", {"names": arrays.texts(names), "most": most})
     return {
