@@ -448,14 +448,29 @@ async def delete(broker: Broker, *, force: bool = False) -> int:
     return removal.jobs
 
 
+async def refusal(broker: Broker) -> str:
+    """Why the queue cannot be deleted."""
+    with pytest.raises(QueueReferenced) as refused:
+        await delete(broker)
+    return refused.value.message
+
+
 async def test_a_queue_in_use_is_not_deleted(broker: Broker) -> None:
     [job_id] = await publish(broker)
     with pytest.raises(QueueNotEmpty):
         await delete(broker)
     await change(broker, Change.CANCEL, job_id)
-    async with Worker(broker, subscription()):
+    async with Worker(broker, subscription(grace_ms=0)):
         with pytest.raises(QueueReferenced, match="1 session"):
             await delete(broker)
+    other = QueuePatch(JobOptionsPatch(dead_letter="work"))
+    await broker.queues.for_publish("other")
+    await broker.change_queue("other", other, NOBODY)
+    while "session" in (why := await refusal(broker)):
+        await asyncio.sleep(0.05)
+    assert "dead letters of other" in why
+    await delete(broker, force=True)
+    assert (await broker.queues.find("other")).options.dead_letter is None
 
 
 async def test_a_deleted_queue_is_gone_with_its_finished_jobs(broker: Broker) -> None:

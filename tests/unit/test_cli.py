@@ -14,7 +14,19 @@ import pytest
 from jobwire_server import __version__
 from jobwire_server.cli import GRPC_EXPERIMENTS
 
-COMMANDS = ("serve", "migrate", "recover", "publish", "job", "jobs", "queues", "actions", "demo", "version")
+COMMANDS = (
+    "serve",
+    "migrate",
+    "recover",
+    "publish",
+    "job",
+    "jobs",
+    "queues",
+    "schedules",
+    "actions",
+    "demo",
+    "version",
+)
 
 NOWHERE = "127.0.0.1:1"
 """Nobody listens there."""
@@ -71,9 +83,7 @@ def test_help_lists_the_commands_and_the_exit_codes() -> None:
     assert "Exit codes: 0 all went well;" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "command", ["serve", "migrate", "recover", "publish", "job", "jobs", "queues", "actions", "demo", "version"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     done = jobwire(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")

@@ -85,6 +85,7 @@ from jobwire.operations import (
     Updated,
     WhichJobs,
 )
+from jobwire.schedules import Cron, MissedRuns, ScheduleInfo, ScheduleState
 from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.sync import get_job, publish
 from jobwire.wire import new_job_id
@@ -100,6 +101,7 @@ __all__ = [
     "ChangeStatus",
     "Changes",
     "Client",
+    "Cron",
     "DeadlineExceeded",
     "FailForGood",
     "FailedPrecondition",
@@ -115,6 +117,7 @@ __all__ = [
     "JobOptions",
     "JobState",
     "JobwireError",
+    "MissedRuns",
     "NewJob",
     "NotCreatedReason",
     "NotFound",
@@ -129,6 +132,8 @@ __all__ = [
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
+    "ScheduleInfo",
+    "ScheduleState",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

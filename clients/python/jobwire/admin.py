@@ -12,6 +12,7 @@ from jobwire.convert import cancelled_from, options_message, queue_info_from
 from jobwire.errors import InvalidArgument
 from jobwire.model import Cancelled, JobInfo, JobOptions, JobState, QueueInfo
 from jobwire.operations import UNCHANGED, Action, Changes, JobChange, JobFilter, PurgeScope, Updated, WhichJobs
+from jobwire.schedules import ScheduleCalls
 from jobwire.v1.admin_service_pb2 import (
     CancelJobsRequest,
     CreateQueueRequest,
@@ -25,7 +26,7 @@ from jobwire.wire import MAX_CALL_ITEMS, Seconds
 Result = TypeVar("Result")
 
 
-class Admin:
+class Admin(ScheduleCalls):
     """The calls of AdminService; `client.admin` is one. Every method raises JobwireError."""
 
     def __init__(self, connection: Connection, timeout: float) -> None:

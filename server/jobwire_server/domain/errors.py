@@ -87,6 +87,17 @@ class NoJobWaits(NotFound):
         super().__init__(f"no job {name} waits in queue {queue!r}; it may run or have finished")
 
 
+class ScheduleNotFound(NotFound):
+    """There is no schedule of this name."""
+
+    reason = "SCHEDULE_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"schedule {name!r} does not exist; AdminService.ListSchedules or `jobwire schedules` lists all"
+        )
+
+
 class SessionLost(NotFound):
     """The session is over; what it held has been given back."""
 

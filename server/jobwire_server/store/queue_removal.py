@@ -43,6 +43,7 @@ async def _use(database: Database, connection: Connection, queue: str) -> QueueU
     users = [
         f"{row.sessions:,} session{'s' * (row.sessions != 1)}" if row.sessions else "",
         f"dead letters of {', '.join(row.dead_letter_of)}" if row.dead_letter_of else "",
+        f"schedule {', '.join(row.schedules)}" if row.schedules else "",
     ]
     return QueueUse(row.live, " and ".join(filter(None, users)))
 
