@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import grpc
 import pytest
 
+from jobwire import FailedPrecondition, sync
+from jobwire import JobFilter as JobWhere
 from jobwire.v1 import job_pb2 as jobs
 from jobwire.v1.admin_service_pb2 import CreateQueueRequest, GetQueueRequest, ListJobsRequest, Queue
 from jobwire.v1.operations_pb2 import (
@@ -170,3 +173,36 @@ async def test_a_page_may_be_short_and_be_followed_by_others(api: Api) -> None:
         pages.append(await api.admin.ListJobs(request))
     assert [[job.id for job in page.jobs] for page in pages] == [[], [], [ids[3]]]
     assert [page.looked_at for page in pages] == [10, 10, 5]
+
+
+async def test_the_python_client_does_it_from_a_thread_as_well(api: Api) -> None:
+    await publish(api, 8, queue="scripted")
+
+    def script() -> list[object]:
+        seen: list[int] = []
+        with sync.Client(api.server.address, actor="script") as client:
+            where = JobWhere(data_contains={"n": 3})
+            found = [job.data["n"] for job in client.admin.list_jobs("scripted", where=where)]
+            dry = client.admin.change_jobs("cancel", "scripted", where=JobWhere(), dry_run=True)
+            done = client.admin.change_jobs(
+                "cancel",
+                "scripted",
+                where=JobWhere(),
+                confirmation=dry.confirmation,
+                on_progress=lambda matched, changed: seen.append(changed),
+            )
+            updated = client.admin.update_jobs("scripted", key="k", data=1, upsert=True)
+            with pytest.raises(FailedPrecondition) as refusal:
+                client.admin.delete_queue("scripted")
+            purged = client.admin.purge_queue("scripted", "all")
+            gone = client.admin.delete_queue("scripted")
+            [action, *_] = client.admin.list_actions("scripted")
+        counts = (dry.matched, done.changed, seen[-1], bool(updated.created_job_id), purged.changed, gone)
+        return [found, counts, refusal.value.reason, (action.what, action.actor)]
+
+    assert await asyncio.to_thread(script) == [
+        [3],
+        (8, 8, 8, True, 9, 0),
+        "QUEUE_NOT_EMPTY",
+        ("queue.delete", "script"),
+    ]

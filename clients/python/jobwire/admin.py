@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from jobwire import operations
 from jobwire.connection import Connection
 from jobwire.convert import cancelled_from, options_message, queue_info_from
-from jobwire.errors import InvalidArgument
 from jobwire.model import Cancelled, JobInfo, JobOptions, JobState, QueueInfo
 from jobwire.operations import UNCHANGED, Action, Changes, JobChange, JobFilter, PurgeScope, Updated, WhichJobs
 from jobwire.schedules import ScheduleCalls
@@ -149,18 +148,13 @@ class Admin(ScheduleCalls):
             FailedPrecondition: neither confirmation nor limit.
             NotFound: there is no such queue.
         """
-        kind = JobChange(change)
-        if (ids is None) == (where is None):
-            raise InvalidArgument("say which jobs: by ids, or by where", reason="INVALID_ARGUMENT")
-        if ids is not None:
-            return await self._drive(operations.change_ids(kind, queue, ids, destination, dry_run=dry_run))
-        assert where is not None
         return await self._drive(
-            operations.change_matching(
-                kind,
+            operations.change_jobs(
+                change,
                 queue,
-                where,
-                destination,
+                ids=ids,
+                where=where,
+                destination=destination,
                 dry_run=dry_run,
                 confirmation=confirmation,
                 limit=limit,

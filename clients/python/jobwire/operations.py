@@ -193,6 +193,36 @@ def list_jobs(
             left -= len(response.jobs)
 
 
+def change_jobs(  # noqa: PLR0913  (it may be said in two ways which jobs, and how many)
+    change: JobChange | str,
+    queue: str,
+    *,
+    ids: Iterable[str] | None,
+    where: JobFilter | None,
+    destination: str,
+    dry_run: bool,
+    confirmation: str,
+    limit: int | None,
+    on_progress: OnProgress | None,
+) -> Steps[Changes]:
+    """Jobs that are named, or that match; raises InvalidArgument unless one of both is said."""
+    kind = JobChange(change)
+    if ids is not None and where is None:
+        return change_ids(kind, queue, ids, destination, dry_run=dry_run)
+    if where is None or ids is not None:
+        raise InvalidArgument("say which jobs: by ids, or by where", reason="INVALID_ARGUMENT")
+    return change_matching(
+        kind,
+        queue,
+        where,
+        destination,
+        dry_run=dry_run,
+        confirmation=confirmation,
+        limit=limit,
+        on_progress=on_progress,
+    )
+
+
 def change_ids(change: JobChange, queue: str, ids: Iterable[str], destination: str, *, dry_run: bool) -> Steps[Changes]:
     """Jobs that are named, a thousand in a call."""
     named = list(ids)
