@@ -160,11 +160,13 @@ async def target(api: Api, postgres: Postgres) -> AsyncIterator[Target]:
     print(f"JOBWIRE_FUZZ_SEED={SEED} JOBWIRE_FUZZ_EXAMPLES={EXAMPLES}")  # noqa: T201
     log_before = postgres.log_size()
     target = Target(api)
-    with structlog.testing.capture_logs() as logged:
+    with structlog.testing.capture_logs([structlog.processors.format_exc_info]) as logged:
         yield target
         await target.leave()
         await target.still_serves()
-    assert not [line for line in logged if line["log_level"] in ("error", "critical")]
+    for line in (bad := [line for line in logged if line["log_level"] in ("error", "critical")]):
+        print(line.pop("exception", ""))  # noqa: T201
+    assert not bad
     # A day without its part of the archive is noticed by this error, and made then.
     assert not [line for line in postgres.errors(log_before) if "no partition of relation" not in line]
     if EXAMPLES >= 100:

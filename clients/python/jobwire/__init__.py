@@ -45,6 +45,7 @@ from jobwire.client import Client
 from jobwire.errors import (
     Aborted,
     DeadlineExceeded,
+    FailedPrecondition,
     FieldViolation,
     InternalError,
     InvalidArgument,
@@ -52,6 +53,7 @@ from jobwire.errors import (
     NotFound,
     Overloaded,
     PermissionDenied,
+    QueueBusy,
     QueueFull,
     ResourceExhausted,
     Unauthenticated,
@@ -59,6 +61,7 @@ from jobwire.errors import (
     Unimplemented,
 )
 from jobwire.job import BatchJob, Job
+from jobwire.limits import Group, QueueLimits, QueuePolicy, QueueSettings, Rate
 from jobwire.model import (
     Cancelled,
     CancelStatus,
@@ -91,7 +94,9 @@ __all__ = [
     "Cron",
     "DeadlineExceeded",
     "FailForGood",
+    "FailedPrecondition",
     "FieldViolation",
+    "Group",
     "InternalError",
     "InvalidArgument",
     "Job",
@@ -109,10 +114,15 @@ __all__ = [
     "PermissionDenied",
     "Progress",
     "Published",
+    "QueueBusy",
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
+    "QueueLimits",
+    "QueuePolicy",
+    "QueueSettings",
     "QueueShare",
+    "Rate",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",

@@ -87,6 +87,16 @@ class QueueFull(ResourceExhausted):
     """As many jobs wait in the queue as its `max_depth` allows. Nothing of the call was stored; repeat it later."""
 
 
+class FailedPrecondition(JobwireError):
+    """The state of something forbids the call, until somebody changes that."""
+
+    default_code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class QueueBusy(FailedPrecondition):
+    """The queue's jobs stand in the way of a change: they are too many, or some have no key."""
+
+
 class Unavailable(JobwireError, ConnectionError):
     """The server cannot be reached, drains, has lost its database, or ended the call as it stopped."""
 
@@ -130,6 +140,7 @@ _CLASSES: dict[grpc.StatusCode, type[JobwireError]] = {
         NotFound,
         Aborted,
         ResourceExhausted,
+        FailedPrecondition,
         Unavailable,
         DeadlineExceeded,
         PermissionDenied,
@@ -142,7 +153,7 @@ _CLASSES: dict[grpc.StatusCode, type[JobwireError]] = {
 _CLASSES[grpc.StatusCode.CANCELLED] = Unavailable
 
 
-_REASONS: dict[str, type[JobwireError]] = {"OVERLOADED": Overloaded, "QUEUE_FULL": QueueFull}
+_REASONS: dict[str, type[JobwireError]] = {"OVERLOADED": Overloaded, "QUEUE_FULL": QueueFull, "QUEUE_BUSY": QueueBusy}
 
 
 def error_from_rpc(call: grpc.RpcError, target: str) -> JobwireError:
