@@ -735,6 +735,9 @@ BEGIN
         WHERE options ? t.name AND (jsonb_typeof(options -> t.name) <> 'string' OR length(options ->> t.name) NOT BETWEEN 1 AND t.most)) THEN
         RAISE EXCEPTION 'key, group and tier must be texts of 1 to 200 characters' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF options ? 'tier' AND NOT options ? 'group' THEN
+        RAISE EXCEPTION 'a tier is that of a group: give both, or none' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     IF (options ? 'throttle')::int + (options ? 'debounce')::int + (options ? 'unique_for')::int > 1
         OR coalesce((options ->> 'throttle')::float8, (options ->> 'debounce')::float8, (options ->> 'unique_for')::float8, 1) NOT BETWEEN 0.001 AND 31536000 THEN
         RAISE EXCEPTION 'only one of throttle, debounce and unique_for can be given, of 0.001 to 31536000 seconds' USING ERRCODE = 'invalid_parameter_value';
