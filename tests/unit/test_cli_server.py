@@ -212,9 +212,9 @@ async def test_limits_are_laid_over_those_that_are_there(jobwire: Shell) -> None
     assert (changed["policy"], changed["fair"], changed["waiting_retention"]) == ("singleton", True, None)
     assert not changed["options"]["dead_letter"]
     told = (await jobwire("queues", "show", "mail")).stdout
-    for words in ("singleton", "6 active", "2 active of a group", "9 active of a group of tier gold"):
+    for words in ("singleton", "6 active", "2 active per group", "9 active per gold group"):
         assert words in told
-    assert "3 starts in 500 ms of a group" in told
+    assert "3 starts in 500 ms per group" in told
     assert "groups take turns" in told
 
 

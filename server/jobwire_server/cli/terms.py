@@ -96,10 +96,10 @@ def rules(queue: QueueInfo) -> list[str]:
     if limits.rate is not None:
         said.append(_in_words(limits.rate))
     if limits.group_max_active is not None:
-        said.append(f"{limits.group_max_active:,} active of a group")
-    said += [f"{most:,} active of a group of tier {tier}" for tier, most in sorted(limits.tier_max_active.items())]
+        said.append(f"{limits.group_max_active:,} active per group")
+    said += [f"{most:,} active per {tier} group" for tier, most in sorted(limits.tier_max_active.items())]
     if limits.group_rate is not None:
-        said.append(f"{_in_words(limits.group_rate)} of a group")
+        said.append(f"{_in_words(limits.group_rate)} per group")
     return [*said, "groups take turns"] if queue.fair else said
 
 
