@@ -53,6 +53,7 @@ from jobwire.errors import (
     NotFound,
     Overloaded,
     PermissionDenied,
+    QueueBusy,
     QueueFull,
     ResourceExhausted,
     Unauthenticated,
@@ -60,6 +61,7 @@ from jobwire.errors import (
     Unimplemented,
 )
 from jobwire.job import BatchJob, Job
+from jobwire.limits import Group, QueueLimits, QueuePolicy, QueueSettings, Rate
 from jobwire.model import (
     Cancelled,
     CancelStatus,
@@ -109,6 +111,7 @@ __all__ = [
     "FailForGood",
     "FailedPrecondition",
     "FieldViolation",
+    "Group",
     "InternalError",
     "InvalidArgument",
     "Job",
@@ -129,10 +132,15 @@ __all__ = [
     "Progress",
     "Published",
     "PurgeScope",
+    "QueueBusy",
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
+    "QueueLimits",
+    "QueuePolicy",
+    "QueueSettings",
     "QueueShare",
+    "Rate",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
