@@ -74,6 +74,8 @@ from jobwire.model import (
     QueueInfo,
 )
 from jobwire.schedules import Cron, MissedRuns, ScheduleInfo, ScheduleState
+from jobwire.sessions import RunningJob, SessionInfo
+from jobwire.shares import QueueShare
 from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.sync import get_job, publish
 from jobwire.wire import new_job_id
@@ -110,11 +112,14 @@ __all__ = [
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
+    "QueueShare",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
+    "RunningJob",
     "ScheduleInfo",
     "ScheduleState",
+    "SessionInfo",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

@@ -21,6 +21,7 @@ from jobwire_server.broker.messages import (
     Event,
     Heartbeat,
     Opened,
+    Quiet,
 )
 from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Labels, Published
 from jobwire_server.domain.queues import (
@@ -115,6 +116,8 @@ def stream_message(event: Event, sequence: int) -> queue_service_pb2.SubscribeRe
             message.cancellation.CopyFrom(_cancellation(event))
         case Heartbeat():
             message.heartbeat.SetInParent()
+        case Quiet():
+            message.quiet.SetInParent()
         case Draining():
             message.draining.resume_within.CopyFrom(duration(event.resume_within_ms))
             message.draining.reconnect_delay.CopyFrom(duration(event.reconnect_delay_ms))

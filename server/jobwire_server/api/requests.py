@@ -31,6 +31,7 @@ from jobwire_server.api.fields import (
     uuid,
     whole,
 )
+from jobwire_server.api.session_requests import shares
 from jobwire_server.broker.messages import Ack, Resume, Subscription
 from jobwire_server.domain import limits
 from jobwire_server.domain.handles import Handle
@@ -171,6 +172,7 @@ def subscription(request: queue_service_pb2.SubscribeRequest) -> Subscription:
         heartbeat_ms=limits.HEARTBEAT_DEFAULT if heartbeat_ms is None else heartbeat_ms,
         resume_grace_ms=limits.RESUME_GRACE_DEFAULT if grace_ms is None else grace_ms,
         resume=_resume(request.resume) if request.HasField("resume") else None,
+        shares=shares(request.shares, queues) if request.shares else (),
     )
 
 
