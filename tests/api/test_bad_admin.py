@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobwire.v1.admin_service_pb2 import (
     CancelJobsRequest,
@@ -16,7 +17,19 @@ from jobwire.v1.admin_service_pb2 import (
     Queue,
     UpdateQueueRequest,
 )
-from jobwire.v1.job_pb2 import JobOptions
+from jobwire.v1.job_pb2 import JOB_STATE_COMPLETED, JobOptions
+from jobwire.v1.operations_pb2 import (
+    CancelChange,
+    ChangeJobsRequest,
+    DeleteQueueRequest,
+    JobFilter,
+    JobIds,
+    ListActionsRequest,
+    MoveChange,
+    PurgeQueueRequest,
+    RetryChange,
+    UpdateJobsRequest,
+)
 from jobwire.v1.session_pb2 import DrainSessionRequest, ListSessionsRequest
 
 from .conftest import Api, Eye
@@ -24,6 +37,7 @@ from .refusals import refused
 from .worker import publish
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+ONE = JobIds(ids=[ID])
 
 BAD_NAMES = {
     "": "nothing",
@@ -81,6 +95,68 @@ BAD_CALLS: dict[str, tuple[Message, str, str]] = {
     "ListSessionsRequest token": (ListSessionsRequest(page_token="next"), "page_token", "UUID"),
     "DrainSessionRequest nobody": (DrainSessionRequest(), "session_id", "UUID"),
     "DrainSessionRequest id": (DrainSessionRequest(session_id="42"), "session_id", "UUID"),
+    "ListJobsRequest states twice": (
+        ListJobsRequest(queue="q", states=[1], filter=JobFilter(states=[1])),
+        "states",
+        "give one of them",
+    ),
+    "ListJobsRequest filter": (
+        ListJobsRequest(filter=JobFilter(data_contains="{nope")),
+        "filter.data_contains",
+        "is not JSON",
+    ),
+    "ListJobsRequest all token": (ListJobsRequest(page_token="a b/"), "page_token", "1 to 63 letters"),
+    "ChangeJobsRequest change": (ChangeJobsRequest(queue="q", ids=ONE), "change", "cancel, retry"),
+    "ChangeJobsRequest selection": (ChangeJobsRequest(queue="q", cancel=CancelChange()), "selection", "`filter`"),
+    "ChangeJobsRequest queue": (ChangeJobsRequest(ids=ONE, cancel=CancelChange()), "queue", "1 to 63 letters"),
+    "ChangeJobsRequest ids": (
+        ChangeJobsRequest(queue="q", ids=JobIds(ids=["7"]), cancel=CancelChange()),
+        "ids.ids[0]",
+        "UUID",
+    ),
+    "ChangeJobsRequest limit": (
+        ChangeJobsRequest(queue="q", ids=ONE, cancel=CancelChange(), limit=1),
+        "limit",
+        "is for filters",
+    ),
+    "ChangeJobsRequest limit -1": (
+        ChangeJobsRequest(queue="q", filter=JobFilter(), cancel=CancelChange(), limit=-1),
+        "limit",
+        "got -1",
+    ),
+    "ChangeJobsRequest states": (
+        ChangeJobsRequest(queue="q", filter=JobFilter(states=[JOB_STATE_COMPLETED]), retry=RetryChange(), limit=1),
+        "filter.states",
+        "CANCELLED, FAILED",
+    ),
+    "ChangeJobsRequest dry": (
+        ChangeJobsRequest(queue="q", filter=JobFilter(), cancel=CancelChange(), limit=1, dry_run=True),
+        "dry_run",
+        "leave `limit`",
+    ),
+    "ChangeJobsRequest move": (
+        ChangeJobsRequest(queue="q", ids=ONE, move=MoveChange(destination="q")),
+        "move.destination",
+        "another",
+    ),
+    "ChangeJobsRequest token": (
+        ChangeJobsRequest(queue="q", filter=JobFilter(), cancel=CancelChange(), page_token="x"),
+        "page_token",
+        "no token",
+    ),
+    "UpdateJobsRequest selection": (UpdateJobsRequest(queue="q"), "selection", "`job_id`"),
+    "UpdateJobsRequest data": (UpdateJobsRequest(queue="q", job_id=ID, data="{"), "data", "is not JSON"),
+    "UpdateJobsRequest start": (
+        UpdateJobsRequest(queue="q", job_id=ID, start_after=Timestamp(seconds=1), start_in=Duration()),
+        "start_in",
+        "excludes",
+    ),
+    "UpdateJobsRequest which": (UpdateJobsRequest(queue="q", key="k", which=9), "which", "newest, oldest or all"),
+    "PurgeQueueRequest scope": (PurgeQueueRequest(queue="q"), "scope", "waiting, finished or all"),
+    "DeleteQueueRequest name": (DeleteQueueRequest(name="a b"), "name", "1 to 63 letters"),
+    "DeleteQueueRequest token": (DeleteQueueRequest(name="q", page_token="x"), "page_token", "no token"),
+    "ListActionsRequest token": (ListActionsRequest(page_token="x"), "page_token", "no token"),
+    "ListActionsRequest size": (ListActionsRequest(page_size=501), "page_size", "got 501"),
     "CancelJobsRequest queue": (CancelJobsRequest(queue="a.b", job_ids=[ID]), "queue", "1 to 63 letters"),
     "CancelJobsRequest none": (CancelJobsRequest(queue="q"), "job_ids", "1 to 1,000 entries; got 0"),
     "CancelJobsRequest 1001": (CancelJobsRequest(queue="q", job_ids=[ID] * 1_001), "job_ids", "got 1,001"),
@@ -106,6 +182,11 @@ async def test_bad_calls(api: Api, shared_eye: Eye, request_: Message, place: st
         UpdateQueueRequest(queue=Queue(name="nowhere", max_data_bytes=1)),
         ListJobsRequest(queue="nowhere"),
         CancelJobsRequest(queue="nowhere", job_ids=[ID]),
+        ChangeJobsRequest(queue="nowhere", ids=ONE, cancel=CancelChange()),
+        ChangeJobsRequest(queue="nowhere", filter=JobFilter(), cancel=CancelChange(), dry_run=True),
+        UpdateJobsRequest(queue="nowhere", job_id=ID),
+        PurgeQueueRequest(queue="nowhere", scope=1),
+        DeleteQueueRequest(name="nowhere"),
     ],
     ids=lambda request: request.DESCRIPTOR.name,
 )

@@ -607,7 +607,7 @@ async def test_random_lives_at_the_gates(  # noqa: C901  (a life has many turns)
 
 
 async def change(work: Desk, patch: QueuePatch) -> None:
-    assert await queues.update_queue(work.database, "work", patch)
+    assert await queues.update_queue(work.database, "work", patch, "us")
     work.queue = (await queues.get_queues(work.database, ["work"]))["work"]
 
 
@@ -650,7 +650,7 @@ async def test_a_plain_publish_or_claim_of_who_has_not_heard_stores_and_takes_no
 async def test_nothing_of_a_paused_queue_is_claimed(desk: Make) -> None:
     work = await desk()
     await work.put("job")
-    await queues.pause_queue(work.database, "work", paused=True)
+    await queues.pause_queue(work.database, "work", "us", paused=True)
     assert await work.claim() == []
     want = claiming.Want(work.session, 1, uuid4(), 1)
     assert (await claiming.claim_limited(work.database, work.replica, "work", [want])).claimed == []
@@ -659,7 +659,7 @@ async def test_nothing_of_a_paused_queue_is_claimed(desk: Make) -> None:
         work.database, work.replica, work.queue, [NewJob(uuid7(), "1")], [want], claiming.EVERYTHING
     )
     assert (outcome.results[0].created, outcome.claimed) == (True, [])
-    await queues.pause_queue(work.database, "work", paused=False)
+    await queues.pause_queue(work.database, "work", "us", paused=False)
     assert len(await work.claim()) == 2
 
 
@@ -667,7 +667,7 @@ async def test_a_queue_with_jobs_that_have_no_key_cannot_keep_the_order_of_keys(
     work = await desk()
     await work.put("no key")
     with pytest.raises(QueueBusy):
-        await queues.update_queue(work.database, "work", QueuePatch(policy=Policy.KEY_STRICT_FIFO))
+        await queues.update_queue(work.database, "work", QueuePatch(policy=Policy.KEY_STRICT_FIFO), "us")
 
 
 # What it costs.

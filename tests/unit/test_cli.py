@@ -14,19 +14,22 @@ import pytest
 from jobwire_server import __version__
 from jobwire_server.cli import GRPC_EXPERIMENTS
 
-COMMANDS = [
+COMMANDS = (
     "serve",
     "migrate",
     "recover",
     "publish",
     "work",
     "job",
+    "jobs",
     "queues",
     "schedules",
     "sessions",
+    "actions",
     "demo",
     "version",
-]
+)
+
 NOWHERE = "127.0.0.1:1"
 """Nobody listens there."""
 
@@ -117,7 +120,7 @@ def test_a_server_that_is_away_ends_every_call_with_4() -> None:
         (("publish", "mail", "{}"), ""),
         (("publish", "mail"), lines),
         (("job", job_id), ""),
-        (("job", job_id, "--cancel", "--queue", "mail"), ""),
+        (("jobs", "cancel", job_id, "--queue", "mail"), ""),
         (("queues",), ""),
         (("queues", "create", "mail", "--json"), ""),
     ]

@@ -97,7 +97,7 @@ async def test_a_job_may_wait(jobwire: Shell) -> None:
     (result,) = await jobwire.json("publish", "mail", "1", "--start-in", "3600")
     (queue,) = await jobwire.json("queues")
     assert result["created"] is True
-    assert queue["counts"] == {"ready": 0, "scheduled": 1, "active": 0}
+    assert (queue["counts"]["ready"], queue["counts"]["scheduled"], queue["counts"]["active"]) == (0, 1, 0)
 
 
 async def test_lines_go_out_in_order_and_over_several_calls(jobwire: Shell, server: Server) -> None:
@@ -147,7 +147,7 @@ async def test_queues_are_created_shown_changed_and_listed(jobwire: Shell) -> No
     (bounded,) = await jobwire.json("queues", "update", "mail", "--max-depth", "50")
     assert (bounded["max_depth"], bounded["max_data_bytes"]) == (50, 1_000)
     (shown,) = await jobwire.json("queues", "show", "mail")
-    assert shown["counts"] == {"ready": 0, "scheduled": 0, "active": 0}
+    assert not any(shown["counts"][kind] for kind in ("ready", "scheduled", "active", "blocked", "failed"))
     assert [queue["name"] for queue in await jobwire.json("queues", "list")] == ["mail"]
     told = await jobwire("queues", "show", "mail")
     assert "a run may take" in told.stdout
@@ -193,7 +193,7 @@ async def test_what_does_not_exist_ends_with_3(jobwire: Shell) -> None:
     assert (await jobwire("queues", "update", "nope", "--retry-limit", "1")).returncode == 3
     assert (await jobwire("job", ID)).returncode == 3
     await jobwire("queues", "create", "mail")
-    assert (await jobwire("job", ID, "--cancel", "--queue", "mail")).returncode == 3
+    assert (await jobwire("jobs", "cancel", ID, "--queue", "mail")).returncode == 3
 
 
 async def test_a_waiting_job_is_shown_and_cancelled_once(jobwire: Shell) -> None:
@@ -201,10 +201,65 @@ async def test_a_waiting_job_is_shown_and_cancelled_once(jobwire: Shell) -> None
     shown = await jobwire("job", result["job_id"])
     assert shown.returncode == 0
     assert "created" in shown.stdout
-    cancelled = await jobwire("job", result["job_id"], "--cancel")
-    assert (cancelled.returncode, cancelled.stderr) == (0, "the job is cancelled\n")
-    assert (await jobwire("job", result["job_id"], "--cancel")).returncode == 1
+    cancelled = await jobwire("jobs", "cancel", result["job_id"])
+    assert (cancelled.returncode, cancelled.stderr) == (0, f"{result['job_id']}: done\n")
+    assert (await jobwire("jobs", "cancel", result["job_id"])).returncode == 1
     assert (await jobwire("job", result["job_id"])).returncode == 1
+
+
+async def test_jobs_are_found_and_changed_by_filter_after_a_question(jobwire: Shell) -> None:
+    await jobwire("publish", "mail", stdin=lines(*({"user": n % 3, "n": n} for n in range(30))))
+    mine = ("--queue", "mail", "--data", '{"user": 1}')
+    listed = await jobwire.json("jobs", "list", *mine, "--state", "created")
+    assert [job["data"]["n"] for job in listed] == list(range(28, 0, -3))
+    dry = await jobwire("jobs", "cancel", *mine, "--dry-run")
+    assert (dry.returncode, "10 jobs matched, 0 were changed" in dry.stderr) == (0, True)
+    refused = await jobwire("jobs", "cancel", *mine, stdin="n\n")
+    assert (refused.returncode, "This is to cancel 10 of 10 jobs" in refused.stderr) == (1, True)
+    (done,) = await jobwire.json("jobs", "cancel", *mine, "--yes")
+    assert done == {"matched": 10, "changed": 10}
+    (some,) = await jobwire.json("jobs", "retry", "--queue", "mail", "--all", "--limit", "4", "--yes")
+    assert some == {"matched": 4, "changed": 4}
+    assert (await jobwire("jobs", "move", "--to", "nowhere", "--all", "--yes")).returncode == 3
+    await jobwire("queues", "create", "letters")
+    (moved,) = await jobwire.json("jobs", "move", "--queue", "mail", "--to", "letters", "--all", "--yes")
+    assert moved == {"matched": 24, "changed": 24}
+    for usage in (("--all", ID), ()):
+        assert (await jobwire("jobs", "delete", *usage)).returncode == 2
+    assert (await jobwire("jobs", "delete", "--data", "{nope")).returncode == 2
+
+
+async def test_jobs_that_are_named_are_changed_at_once(jobwire: Shell) -> None:
+    results = await jobwire.json(
+        "publish",
+        "mail",
+        stdin=lines(1, 2, 3),
+    )
+    first, second, _ = (result["job_id"] for result in results)
+    done = await jobwire.json("jobs", "delete", first, second, "--dry-run")
+    assert [result["status"] for result in done] == ["changed", "changed"]
+    assert (await jobwire("jobs", "delete", first, second)).returncode == 0
+    assert (await jobwire("jobs", "delete", first, "--queue", "mail")).returncode == 3
+    wrong = await jobwire("jobs", "release", results[2]["job_id"])
+    assert (wrong.returncode, "not possible, it is created" in wrong.stderr) == (1, True)
+    assert (await jobwire("jobs", "show", results[2]["job_id"])).returncode == 0
+
+
+async def test_queues_are_purged_and_deleted_and_all_of_it_is_recorded(jobwire: Shell) -> None:
+    await jobwire("queues", "create", "mail")
+    await jobwire("publish", "mail", stdin=lines(*range(5)))
+    in_use = await jobwire("queues", "delete", "mail", "--yes")
+    assert (in_use.returncode, "has jobs that wait or run" in in_use.stderr) == (1, True)
+    (dry,) = await jobwire.json("queues", "purge", "mail", "--scope", "waiting", "--dry-run")
+    assert dry == {"matched": 5, "deleted": 0}
+    (purged,) = await jobwire.json("queues", "purge", "mail", "--scope", "waiting", "--yes")
+    assert purged == {"matched": 5, "deleted": 5}
+    (deleted,) = await jobwire.json("queues", "delete", "mail", "--yes")
+    assert deleted == {"queue": "mail", "deleted_jobs": 0}
+    actions = await jobwire.json("actions", "--queue", "mail")
+    assert [action["what"] for action in actions] == ["queue.delete", "queue.purge", "queue.create"]
+    assert all("@" in action["actor"] for action in actions)
+    assert "queue.purge" in (await jobwire("actions", "--by", actions[0]["actor"])).stdout
 
 
 async def test_watch_follows_a_job_to_its_end(jobwire: Shell, server: Server) -> None:

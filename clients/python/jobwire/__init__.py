@@ -45,6 +45,7 @@ from jobwire.client import Client
 from jobwire.errors import (
     Aborted,
     DeadlineExceeded,
+    FailedPrecondition,
     FieldViolation,
     InternalError,
     InvalidArgument,
@@ -73,6 +74,17 @@ from jobwire.model import (
     QueueCounts,
     QueueInfo,
 )
+from jobwire.operations import (
+    Action,
+    ChangeResult,
+    Changes,
+    ChangeStatus,
+    JobChange,
+    JobFilter,
+    PurgeScope,
+    Updated,
+    WhichJobs,
+)
 from jobwire.schedules import Cron, MissedRuns, ScheduleInfo, ScheduleState
 from jobwire.sessions import RunningJob, SessionInfo
 from jobwire.shares import QueueShare
@@ -83,20 +95,27 @@ from jobwire.worker import Worker
 
 __all__ = [
     "Aborted",
+    "Action",
     "Admin",
     "BatchJob",
     "CancelStatus",
     "Cancelled",
+    "ChangeResult",
+    "ChangeStatus",
+    "Changes",
     "Client",
     "Cron",
     "DeadlineExceeded",
     "FailForGood",
+    "FailedPrecondition",
     "FieldViolation",
     "InternalError",
     "InvalidArgument",
     "Job",
     "JobCancelled",
+    "JobChange",
     "JobError",
+    "JobFilter",
     "JobInfo",
     "JobOptions",
     "JobState",
@@ -109,6 +128,7 @@ __all__ = [
     "PermissionDenied",
     "Progress",
     "Published",
+    "PurgeScope",
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
@@ -123,6 +143,8 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Updated",
+    "WhichJobs",
     "Worker",
     "get_job",
     "new_job_id",

@@ -31,9 +31,18 @@ class Client:
         target: host and port; `dns:///host:50051` spreads calls over all addresses of the name.
         tls: credentials, for example `grpc.ssl_channel_credentials()`. None: no encryption.
         timeout: for each call, in seconds, repetitions and pauses included.
+        actor: for whom calls are made: the name in the record of what operators do. None: this program's address.
     """
 
-    def __init__(self, target: str, *, tls: grpc.ChannelCredentials | None = None, timeout: Seconds = 10.0) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: grpc.ChannelCredentials | None = None,
+        timeout: Seconds = 10.0,
+        actor: str | None = None,
+    ) -> None:
+        self._actor = actor
         self._target = target
         self._tls = tls
         self._timeout = in_seconds(timeout)
@@ -157,6 +166,6 @@ class Client:
             raise RuntimeError("this Client is closed: make a new one")
         if self._opened is None:
             # Not earlier: a channel belongs to the loop that runs when it is made.
-            connection = Connection(self._target, tls=self._tls)
+            connection = Connection(self._target, tls=self._tls, actor=self._actor)
             self._opened = connection, Publisher(connection, self._timeout)
         return self._opened

@@ -195,10 +195,20 @@ def queue_info_from(queue: admin_service_pb2.Queue, *, created: bool = False) ->
         max_depth=queue.max_depth,
         created_at=from_timestamp(queue.create_time),
         updated_at=from_timestamp(queue.update_time),
-        counts=QueueCounts(queue.counts.ready, queue.counts.scheduled, queue.counts.active)
-        if queue.HasField("counts")
-        else None,
+        counts=_counts_from(queue.counts) if queue.HasField("counts") else None,
         created=created,
+    )
+
+
+def _counts_from(counts: admin_service_pb2.QueueCounts) -> QueueCounts:
+    return QueueCounts(
+        ready=counts.ready,
+        scheduled=counts.scheduled,
+        active=counts.active,
+        blocked=counts.blocked,
+        failed=counts.failed,
+        exact_up_to=counts.exact_up_to,
+        oldest_ready_age=from_duration(counts.oldest_ready_age) if counts.HasField("oldest_ready_age") else None,
     )
 
 

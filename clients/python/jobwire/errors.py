@@ -67,6 +67,12 @@ class NotFound(JobwireError, LookupError):
     default_code = grpc.StatusCode.NOT_FOUND
 
 
+class FailedPrecondition(JobwireError):
+    """What was asked for cannot be done as things stand; `reason` says why, and the message what to do first."""
+
+    default_code = grpc.StatusCode.FAILED_PRECONDITION
+
+
 class Aborted(JobwireError):
     """A call that met another one; repeat it after `retry_after`."""
 
@@ -128,6 +134,7 @@ _CLASSES: dict[grpc.StatusCode, type[JobwireError]] = {
     for cls in (
         InvalidArgument,
         NotFound,
+        FailedPrecondition,
         Aborted,
         ResourceExhausted,
         Unavailable,

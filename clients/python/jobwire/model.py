@@ -245,7 +245,7 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class QueueCounts:
-    """The jobs of a queue that are not finished."""
+    """The jobs of a queue that are not finished, and those that failed. A number above `exact_up_to` is an estimate."""
 
     ready: int
     """Could be delivered now."""
@@ -253,6 +253,13 @@ class QueueCounts:
     """Wait for a time to come."""
     active: int
     """Are with a worker."""
+    blocked: int = 0
+    """Wait for others of their key or group."""
+    failed: int = 0
+    """Failed and kept still."""
+    exact_up_to: int = 0
+    oldest_ready_age: float | None = None
+    """For how many seconds the oldest of those first in line at each priority has been waiting; None if none is."""
 
 
 @dataclass(frozen=True)

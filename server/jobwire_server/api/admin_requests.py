@@ -22,11 +22,9 @@ from jobwire_server.api.fields import (
 )
 from jobwire_server.api.requests import options_patch
 from jobwire_server.domain import limits
-from jobwire_server.domain.jobs import JobState
 from jobwire_server.domain.queues import JobOptions, Policy, Queue, QueueLimits, QueuePatch, Rate, check_queue_name
 
 _QUEUES_PER_PAGE, _QUEUES_PER_PAGE_MAX = 100, 1_000
-_JOBS_PER_PAGE, _JOBS_PER_PAGE_MAX = 50, 500
 _IDS_PER_CANCEL = 1_000
 
 
@@ -35,16 +33,6 @@ class QueuePage:
     """Which queues to list: up to `size`, by name, after `after`."""
 
     after: str | None
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Which jobs of a queue to list: up to `size`, by descending id, before `before`."""
-
-    queue: str
-    states: tuple[JobState, ...]
-    before: UUID | None
     size: int
 
 
@@ -116,24 +104,6 @@ def queue_page(request: admin_service_pb2.ListQueuesRequest) -> QueuePage:
     """Which queues to list."""
     size = whole(request.page_size, "page_size", 0, _QUEUES_PER_PAGE_MAX) or _QUEUES_PER_PAGE
     return QueuePage(check_queue_name(request.page_token, "page_token") if request.page_token else None, size)
-
-
-def job_page(request: admin_service_pb2.ListJobsRequest) -> JobPage:
-    """Which jobs to list."""
-    count(len(request.states), "states", 0, len(JobState))
-    return JobPage(
-        queue=check_queue_name(request.queue),
-        states=tuple(_state(number, f"states[{index}]") for index, number in enumerate(request.states)),
-        before=uuid(request.page_token, "page_token") if request.page_token else None,
-        size=whole(request.page_size, "page_size", 0, _JOBS_PER_PAGE_MAX) or _JOBS_PER_PAGE,
-    )
-
-
-def _state(number: int, at: str) -> JobState:
-    try:
-        return JobState(number)
-    except ValueError:
-        raise broken(at, f"must be a state from JOB_STATE_CREATED to JOB_STATE_BLOCKED; got {number}") from None
 
 
 def cancelled_ids(request: admin_service_pb2.CancelJobsRequest) -> list[UUID]:

@@ -296,11 +296,20 @@ def queue(queue: Queue, counts: QueueCounts | None = None) -> admin_service_pb2.
         paused=queue.paused,
         create_time=timestamp(queue.created_at),
         update_time=timestamp(queue.updated_at),
-        counts=None
-        if counts is None
-        else admin_service_pb2.QueueCounts(
-            ready=counts.ready, scheduled=counts.scheduled, active=counts.active, blocked=counts.blocked
-        ),
+        counts=None if counts is None else _counts(counts),
+    )
+
+
+def _counts(counts: QueueCounts) -> admin_service_pb2.QueueCounts:
+    age = counts.oldest_ready_ms
+    return admin_service_pb2.QueueCounts(
+        ready=counts.ready,
+        scheduled=counts.scheduled,
+        active=counts.active,
+        blocked=counts.blocked,
+        failed=counts.failed,
+        exact_up_to=counts.exact_up_to,
+        oldest_ready_age=None if age is None else duration(age),
     )
 
 

@@ -15,9 +15,10 @@ import structlog
 
 from jobwire_server.domain.errors import JobNotFound, JobwireError
 from jobwire_server.domain.handles import Handle
-from jobwire_server.domain.jobs import CancelStatus, Job, JobState, NewJob, Published
+from jobwire_server.domain.jobs import CancelStatus, Job, NewJob, Published, StopReason
+from jobwire_server.domain.operations import Change, Changed, ChangeStatus, Order
 from jobwire_server.domain.queues import Queue, QueuePatch
-from jobwire_server.store import archive, reading, sessions, settling
+from jobwire_server.store import archive, reading, sessions
 from jobwire_server.store import migrate as migrations
 from jobwire_server.store import upkeep as upkeep_store
 from jobwire_server.store.database import Connection, Database
@@ -30,8 +31,10 @@ from .admission import Admission
 from .dispatcher import Dispatcher
 from .gatekeeper import Gatekeeper
 from .messages import Ack, AckAnswer, Subscription
+from .operations import Hooks, Operations
 from .publisher import Publisher
 from .queue_book import QueueBook
+from .queue_removal import QueueRemoval
 from .scheduler import Scheduler
 from .session_book import SessionBook
 from .session_desk import SessionDesk
@@ -118,6 +121,10 @@ class Broker:
             on_changed=self._queue_changed,
             run_schedules=self.schedules.run_due,
         )
+        self.operations = Operations(
+            database, self.queues, terms.cancel_grace_ms, Hooks(self._came_back, self._jobs_changed, self._stop)
+        )
+        self.queue_removal = QueueRemoval(database, self.queues)
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
 
@@ -296,26 +303,10 @@ class Broker:
             raise JobNotFound(queue or "", str(job_id))
         return job
 
-    async def list_jobs(self, queue: str, states: Sequence[JobState], before: UUID | None, limit: int) -> list[Job]:
-        """A page of a queue's jobs, by descending id."""
-        await self.queues.find(queue)
-        return await reading.list_jobs(self._database, queue, states or list(JobState), before, limit)
-
-    async def cancel(self, queue: str, ids: Sequence[UUID]) -> dict[UUID, CancelStatus]:
+    async def cancel(self, queue: str, ids: Sequence[UUID], by: str = "") -> dict[UUID, CancelStatus]:
         """Cancels waiting jobs, and has the workers of running ones told."""
-        await self.queues.find(queue)
-        outcome = await settling.cancel(self._database, queue, ids, self._terms.cancel_grace_ms)
-        for stop in outcome.stops:
-            await self._stop(stop)
-        self._jobs_changed(
-            queue,
-            [
-                job_id
-                for job_id, status in outcome.statuses.items()
-                if status in (CancelStatus.CANCELLED, CancelStatus.REQUESTED)
-            ],
-        )
-        return outcome.statuses
+        order = Order(Change.CANCEL, queue, by, {"ids": [str(job_id) for job_id in ids]})
+        return {result.id: _cancelled(result) for result in await self.operations.change(queue, ids, order)}
 
     # What the parts tell each other.
 
@@ -338,6 +329,10 @@ class Broker:
         self._dispatcher.wake(queue, from_start=True, suspects=True)
         self._signals.tell_queue(queue, "back")
 
+    def _came_back(self, queue: str) -> None:
+        self._tickets(queue)
+        self._left(queue)
+
     def _back(self, queue: str, pause: timedelta) -> None:
         if pause <= timedelta(0):
             self._tickets(queue)
@@ -355,15 +350,15 @@ class Broker:
         if known.limited:
             self._tickets(queue)
 
-    async def change_queue(self, name: str, patch: QueuePatch) -> Queue:
+    async def change_queue(self, name: str, patch: QueuePatch, by: str = "") -> Queue:
         """Changes what `patch` says of a queue, here and on the other replicas."""
-        queue = await self.queues.update(name, patch)
+        queue = await self.queues.update(name, patch, by)
         self._rules_changed(name)
         return queue
 
-    async def pause_queue(self, name: str, *, paused: bool) -> Queue:
+    async def pause_queue(self, name: str, by: str = "", *, paused: bool) -> Queue:
         """Has nothing of a queue start any more, or again; what runs goes on."""
-        queue = await self.queues.pause(name, paused=paused)
+        queue = await self.queues.pause(name, by, paused=paused)
         self._rules_changed(name)
         return queue
 
@@ -394,7 +389,10 @@ class Broker:
         if self._book.stop_delivery(stop.session_id, stop.handle, stop.reason, stop.grace_ms):
             return
         owner = stop.owner or await sessions.find_owner(self._database, stop.session_id)
-        if owner is not None:
+        if owner is not None and stop.reason is StopReason.LEASE_LOST:
+            # Nothing in the database says it any more.
+            self._signals.tell_replica(owner, kind="void", session=stop.session_id, handle=str(stop.handle))
+        elif owner is not None:
             self._signals.tell_replica(owner, kind="stops")
 
     def _heard_of_queue(self, queue: str, what: str) -> None:
@@ -427,6 +425,8 @@ class Broker:
             self._book.lost(UUID(message["session"]))
         elif kind == "stops":
             self._look_again(self._tell_stops)
+        elif kind == "void" and (void := Handle.parse(message["handle"])) is not None:
+            self._book.stop_delivery(UUID(message["session"]), void, StopReason.LEASE_LOST, 0)
 
     async def _refresh(self, queue: str) -> None:
         await self.queues.refresh(queue)
@@ -498,3 +498,16 @@ class Broker:
                 log.warning("polling failed", error=error.message)
             except Exception:
                 log.exception("polling failed")
+
+
+def _cancelled(result: Changed) -> CancelStatus:
+    match result.status:
+        case ChangeStatus.CHANGED:
+            return CancelStatus.CANCELLED
+        case ChangeStatus.REQUESTED:
+            return CancelStatus.REQUESTED
+        case _ if result.state is not None and result.state.finished:
+            return CancelStatus.ALREADY_FINISHED
+        case _:
+            # Live still after three rounds: it moves too fast to be met, the caller may repeat the call.
+            return CancelStatus.NOT_FOUND

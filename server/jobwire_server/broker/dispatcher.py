@@ -342,9 +342,13 @@ class Dispatcher:
         return True
 
     def _pass_on(self, lane: _Lane) -> None:
-        """What was this lane's turn is another's."""
-        for session in lane.sessions:
-            self.credits_changed(session)
+        """If a lane takes nothing now, its sessions' other lanes wait for its turn no longer.
+
+        Nor those of sessions that it has not claimed for.
+        """
+        if lane.mixed and not (lane.hopeful and lane.well):
+            for session in lane.sessions:
+                self.credits_changed(session)
 
     async def _claim(self, lane: _Lane) -> bool:
         """One round; False if there is nothing to do until something changes."""
@@ -391,9 +395,7 @@ class Dispatcher:
             lane.floor.raise_to(claimed)
         if len(claimed) == sum(want.count for want in wants):
             lane.hopeful = True
-        if lane.mixed and not lane.hopeful:
-            # Others of its sessions' lanes may have waited for its turn, though it claimed for other sessions.
-            self._pass_on(lane)
+        self._pass_on(lane)
         return lane.hopeful
 
     async def _claim_limited(self, lane: _Lane, wants: Sequence[Want]) -> list[Claimed]:

@@ -15,7 +15,8 @@ from jobwire_server.store.database import Database
 
 from . import background
 
-_FRESH_SECONDS = 2.0
+FRESH_SECONDS = 2.0
+"""For so long a queue is taken to be as it was seen."""
 _IN_USE_SECONDS = 60.0
 _LOOKED_AT_ONCE = 1_000
 
@@ -27,7 +28,7 @@ class _Entry:
     used: float = 0.0
 
     def outdated(self, now: float) -> bool:
-        return now - self.since >= _FRESH_SECONDS
+        return now - self.since >= FRESH_SECONDS
 
     def in_use(self, now: float) -> bool:
         return now - self.used < _IN_USE_SECONDS
@@ -102,9 +103,9 @@ class QueueBook:
         self._known.pop(name, None)
         return await self.for_publish(name)
 
-    async def pause(self, name: str, *, paused: bool) -> Queue:
+    async def pause(self, name: str, by: str, *, paused: bool) -> Queue:
         """Has nothing of a queue be claimed any more, or again. QueueNotFound if there is no such queue."""
-        if not await store.pause_queue(self._database, name, paused=paused):
+        if not await store.pause_queue(self._database, name, by, paused=paused):
             raise QueueNotFound(name)
         self._known.pop(name, None)
         return await self._look(name)
@@ -125,18 +126,25 @@ class QueueBook:
         except QueueNotFound:
             return DATA_BYTES_DEFAULT
 
-    async def create(self, queue: Queue) -> tuple[Queue, bool]:
-        """Makes sure that a queue exists; returns it as it is, and whether this call created it."""
-        created = await store.create_queue(self._database, queue)
+    async def create(self, queue: Queue, by: str | None = None) -> tuple[Queue, bool]:
+        """Makes sure that a queue exists; returns it as it is, and whether this call created it.
+
+        It is recorded if an operator asks for it, `by` name.
+        """
+        created = await store.create_queue(self._database, queue, by)
         self._known.pop(queue.name, None)
         return await self._look(queue.name), created
 
-    async def update(self, name: str, patch: QueuePatch) -> Queue:
-        """Changes what `patch` says. QueueNotFound if there is no such queue."""
-        if not await store.update_queue(self._database, name, patch):
+    async def update(self, name: str, patch: QueuePatch, by: str = "") -> Queue:
+        """Changes what `patch` says, and records `by` whom. QueueNotFound if there is no such queue."""
+        if not await store.update_queue(self._database, name, patch, by):
             raise QueueNotFound(name)
         self._known.pop(name, None)
         return await self._look(name)
+
+    def forget(self, name: str) -> None:
+        """The queue is gone."""
+        self._known.pop(name, None)
 
     async def list(self, after: str | None, limit: int) -> list[Queue]:
         """A page of queues by name."""
@@ -147,7 +155,7 @@ class QueueBook:
         return [queue.name for queue in await self.list(None, 100_000)]
 
     async def counts(self, names: Sequence[str]) -> dict[str, QueueCounts]:
-        """The live jobs of queues."""
+        """The jobs of queues that are live or failed."""
         return await store.count_jobs(self._database, names)
 
     def _remember(self, queue: Queue) -> Queue:

@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 
 from jobwire_server.domain.errors import JobwireError, LockTimeout
-from jobwire_server.store import archive, sessions
+from jobwire_server.store import actions, archive, sessions
 from jobwire_server.store import upkeep as store
 from jobwire_server.store.database import Connection, Database
 from jobwire_server.store.sessions import Ended, Sighting
@@ -248,6 +248,7 @@ class Upkeep:
         dropped = await archive.drop_past_days(self._database, today)
         if dropped:
             log.info("archive days dropped", days=[day.isoformat() for day in dropped])
+        await actions.forget_old(self._database)
         await asyncio.sleep(_ARCHIVE_SECONDS)
 
 

@@ -21,9 +21,11 @@ _COMMANDS = (
     "publish",
     "work",
     "job",
+    "jobs",
     "queues",
     "schedules",
     "sessions",
+    "actions",
     "demo",
     "version",
 )

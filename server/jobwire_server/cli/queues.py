@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from jobwire import JobOptions, QueueInfo
+from jobwire import JobOptions, PurgeScope, QueueCounts, QueueInfo
+from jobwire_server.cli.asking import YesOption, ask
 from jobwire_server.cli.calling import DEFAULT_SERVER, ServerOption, call
+from jobwire_server.cli.ending import say
 from jobwire_server.cli.output import JsonOption, moment, print_facts, print_json, print_table, span
 
 app = typer.Typer(
-    help="List, create, show and change queues. Without a command: list them.", invoke_without_command=True
+    help="List, create, show, change, purge and delete queues. Without a command: list them.",
+    invoke_without_command=True,
 )
 
 NameArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="1 to 63 letters, digits, `_` or `-`.")]
@@ -40,8 +43,8 @@ def list_queues(*, server: ServerOption = DEFAULT_SERVER, as_json: JsonOption = 
         for queue in queues:
             print_json(queue)
     else:
-        rows = [(queue.name, *_counts(queue), queue.max_depth or "-") for queue in queues]
-        print_table(("queue", "ready", "scheduled", "active", "may wait"), rows)
+        rows = [(queue.name, *_counts(queue), _oldest(queue), queue.max_depth or "-") for queue in queues]
+        print_table(("queue", "ready", "scheduled", "active", "blocked", "failed", "oldest", "may wait"), rows)
 
 
 @app.command()
@@ -98,6 +101,45 @@ def update(  # noqa: PLR0913  (a queue has that many settings)
     _print(queue, as_json=as_json)
 
 
+@app.command()
+def purge(
+    name: NameArgument,
+    *,
+    scope: Annotated[PurgeScope, typer.Option("--scope", help="Which jobs; running ones always stay.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and remove nothing.")] = False,
+    yes: YesOption = False,
+    server: ServerOption = DEFAULT_SERVER,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove all waiting jobs of a queue for good, or all finished ones, or both."""
+    done = call(server, lambda client: client.admin.purge_queue(name, scope, dry_run=True))
+    if not dry_run and done.matched:
+        ask(f"This removes {done.matched:,} jobs for good.", yes=yes)
+        done = call(server, lambda client: client.admin.purge_queue(name, scope))
+    if as_json:
+        print_json({"matched": done.matched, "deleted": done.changed})
+    else:
+        say(f"{done.matched:,} jobs matched, {done.changed:,} were removed")
+
+
+@app.command()
+def delete(
+    name: NameArgument,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="With all its jobs, whatever they do.")] = False,
+    yes: YesOption = False,
+    server: ServerOption = DEFAULT_SERVER,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a queue with its finished jobs. It is refused while live jobs or references remain."""
+    ask(f"This deletes {name} and {'all' if force else 'the finished'} jobs in it.", yes=yes)
+    jobs = call(server, lambda client: client.admin.delete_queue(name, force=force))
+    if as_json:
+        print_json({"queue": name, "deleted_jobs": jobs})
+    else:
+        say(f"{name} is deleted, and {jobs:,} jobs with it")
+
+
 def _options(
     retry_limit: int | None,
     retry_delay: float | None,
@@ -116,9 +158,16 @@ def _options(
     )
 
 
-def _counts(queue: QueueInfo) -> tuple[int, int, int]:
-    counts = queue.counts
-    return (counts.ready, counts.scheduled, counts.active) if counts else (0, 0, 0)
+def _counts(queue: QueueInfo) -> tuple[str, ...]:
+    """Ready, scheduled, active, blocked, failed; an estimate is marked as one."""
+    counts = queue.counts or QueueCounts(0, 0, 0)
+    numbers = (counts.ready, counts.scheduled, counts.active, counts.blocked, counts.failed)
+    return tuple(f"{'~' if counts.exact_up_to and number > counts.exact_up_to else ''}{number:,}" for number in numbers)
+
+
+def _oldest(queue: QueueInfo) -> str:
+    age = queue.counts.oldest_ready_age if queue.counts else None
+    return "-" if age is None else span(round(age))
 
 
 def _print(queue: QueueInfo, *, as_json: bool, created: bool | None = None) -> None:
@@ -130,7 +179,7 @@ def _print(queue: QueueInfo, *, as_json: bool, created: bool | None = None) -> N
     if created is not None:
         facts.append(("created", "now" if created else "before; left as it is"))
     if queue.counts:
-        facts.append(("jobs", "{:,} ready, {:,} scheduled, {:,} active".format(*_counts(queue))))
+        facts.append(("jobs", "{} ready, {} scheduled, {} active, {} blocked, {} failed".format(*_counts(queue))))
     facts += [
         ("retries", f"{options.retry_limit}, after {span(options.retry_delay)}{_backoff(options)}"),
         ("a run may take", span(options.expire_in)),

@@ -17,7 +17,7 @@ from .database import Database, Row
 async def get_job(database: Database, queues: Sequence[str], job_id: UUID) -> Job | None:
     """The job of this id in one of the queues; the newest, should there be several."""
     rows = await database.once("get_job", {"queues": arrays.texts(queues), "id": job_id})
-    return _job(rows[0]) if rows else None
+    return job_from(rows[0]) if rows else None
 
 
 async def revisions(
@@ -31,22 +31,12 @@ async def revisions(
     return {(row.queue, row.id): (_revision(row), JobState(row.state)) for row in rows}
 
 
-async def list_jobs(
-    database: Database, queue: str, states: Sequence[JobState], before: UUID | None, limit: int
-) -> list[Job]:
-    """A page of jobs by descending id."""
-    async with database.reading() as connection:
-        rows = await database.run(
-            connection, "list_jobs", {"queue": queue, "states": arrays.int4s(states), "before": before, "limit": limit}
-        )
-    return [_job(row) for row in rows]
-
-
 def _revision(row: Row) -> str:
     return f"{row.state}.{row.attempt}.{row.progress_count}"
 
 
-def _job(row: Row) -> Job:
+def job_from(row: Row) -> Job:
+    """A row of `job_record` as a job."""
     progress = row.progress
     return Job(
         queue=row.queue,

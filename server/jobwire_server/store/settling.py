@@ -32,7 +32,7 @@ from jobwire_server.domain.limits import POISON_LOSSES, SUSPECT_LOSSES
 
 from . import arrays
 from .archive import with_partitions
-from .database import Connection, Database
+from .database import Connection, Database, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,21 +261,28 @@ async def end_leases(database: Database, connection: Connection, endings: Iterab
         by_queue[ending.handle.queue].append(ending)
     settled: dict[str, int] = {}
     for queue in sorted(by_queue):
-        mine = sorted(by_queue[queue], key=lambda ending: ending.handle.job_id)
-        how: dict[bool, Literal["lost", "returned"]] = {True: "lost", False: "returned"}
-        rows = await database.run(
-            connection,
-            "settle",
-            {
-                "queue": queue,
-                "poison": POISON_LOSSES,
-                "suspect": SUSPECT_LOSSES,
-                "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
-            },
-        )
+        rows = await settle_endings(database, connection, queue, by_queue[queue])
         if rows:
             settled[queue] = len(rows)
     return settled
+
+
+async def settle_endings(
+    database: Database, connection: Connection, queue: str, endings: Iterable[Ending]
+) -> Sequence[Row]:
+    """`end_leases` for one queue; returns the rows of those whose lease was valid."""
+    mine = sorted(endings, key=lambda ending: ending.handle.job_id)
+    how: dict[bool, Literal["lost", "returned"]] = {True: "lost", False: "returned"}
+    return await database.run(
+        connection,
+        "settle",
+        {
+            "queue": queue,
+            "poison": POISON_LOSSES,
+            "suspect": SUSPECT_LOSSES,
+            "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
+        },
+    )
 
 
 async def give_back(database: Database, endings: Sequence[Ending]) -> dict[str, int]:
@@ -317,15 +324,19 @@ class Cancellation:
 
 
 async def cancel(database: Database, queue: str, ids: Sequence[UUID], cancel_grace_ms: int) -> Cancellation:
-    """Cancels waiting jobs, and marks running ones to be stopped within the grace."""
+    """`cancel_within` in a transaction of its own, of any ids."""
     return await with_partitions(
-        database, lambda connection: _cancel(database, connection, queue, sorted(set(ids)), cancel_grace_ms)
+        database, lambda connection: cancel_within(database, connection, queue, sorted(set(ids)), cancel_grace_ms)
     )
 
 
-async def _cancel(
+async def cancel_within(
     database: Database, connection: Connection, queue: str, ids: Sequence[UUID], cancel_grace_ms: int
 ) -> Cancellation:
+    """Cancels waiting jobs, and marks running ones to be stopped within the grace.
+
+    Within the caller's transaction, and of ids in ascending order.
+    """
     statuses: dict[UUID, CancelStatus] = {}
     stops: list[Stop] = []
     await database.run(connection, "lock_jobs", {"queues": arrays.texts([queue]), "ids": arrays.uuids(ids)})
