@@ -26,6 +26,7 @@ _COMMANDS = (
     "schedules",
     "sessions",
     "actions",
+    "top",
     "demo",
     "version",
 )
