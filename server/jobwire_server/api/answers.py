@@ -22,7 +22,7 @@ from jobwire_server.broker.messages import (
     Heartbeat,
     Opened,
 )
-from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Published
+from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Origin, Published
 from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts, QueueLimits, Rate
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,6 +37,7 @@ _DELIVERY = field(queue_service_pb2.Deliveries, "deliveries")
 _HANDLE = field(queue_service_pb2.Delivery, "handle")
 _JOB_ID = field(queue_service_pb2.Delivery, "job_id")
 _DATA = field(queue_service_pb2.Delivery, "data")
+_ORIGIN = field(queue_service_pb2.Delivery, "origin")
 
 
 @lru_cache(maxsize=256)
@@ -149,6 +150,7 @@ def _delivery(delivery: Delivery) -> bytes:
         _DATA,
         sized(delivery.data.encode()),
         _headers_of(delivery.headers) if delivery.headers else b"",
+        _ORIGIN + sized(_origin(delivery.origin, trace=False).SerializeToString()) if delivery.origin else b"",
     )
     return b"".join(parts)
 
@@ -210,7 +212,25 @@ def job(job: Job) -> job_pb2.Job:
         key=job.labels.key or "",
         group=None if job.labels.group is None else job_pb2.JobGroup(id=job.labels.group, tier=job.labels.tier or ""),
         waits_for=_gate(job.waits_at) if job.waits_at else "",
+        origin=None if job.origin is None else _origin(job.origin),
     )
+
+
+def _origin(origin: Origin, *, trace: bool = True) -> job_pb2.JobOrigin:
+    message = job_pb2.JobOrigin(
+        queue=origin.queue,
+        job_id=str(origin.id),
+        create_time=timestamp(origin.created_at),
+        fail_time=timestamp(origin.failed_at),
+        attempts=origin.attempts,
+        last_error=None if origin.error is None else _job_error(origin.error),
+        first_queue=origin.first_queue or "",
+        first_job_id=str(origin.first_id or ""),
+        redrives=origin.redrives,
+    )
+    if not trace:
+        message.last_error.ClearField("trace")
+    return message
 
 
 def _gate(gate: str) -> str:
@@ -226,6 +246,7 @@ def _job_error(failure: JobFailure) -> job_pb2.JobError:
         message=failure.message,
         trace=failure.trace,
         worker=failure.worker,
+        start_time=timestamp(failure.started_at),
     )
 
 

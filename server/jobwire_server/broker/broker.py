@@ -16,7 +16,7 @@ import structlog
 from jobwire_server.domain.errors import FieldViolation, InvalidArgument, JobNotFound, JobwireError
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import CancelStatus, Job, JobState, NewJob, Published
-from jobwire_server.domain.queues import Policy, Queue, QueuePatch
+from jobwire_server.domain.queues import NOTHING_SAID, Policy, Queue, QueuePatch
 from jobwire_server.store import archive, reading, sessions, settling
 from jobwire_server.store import migrate as migrations
 from jobwire_server.store import upkeep as upkeep_store
@@ -28,6 +28,7 @@ from jobwire_server.store.settling import Stop
 from . import background
 from .acker import Acker
 from .admission import Admission
+from .dead_letters import DeadLetters
 from .dispatcher import Dispatcher
 from .gatekeeper import Gatekeeper
 from .messages import Ack, AckAnswer, Subscription
@@ -36,6 +37,7 @@ from .queue_book import QueueBook
 from .session_book import SessionBook
 from .signals import Signals
 from .stream import Stream
+from .sweeper import Sweeper
 from .terms import BrokerStats, BrokerTerms, Stats
 from .upkeep import SessionWatch, Upkeep
 from .waits import Waits
@@ -83,6 +85,14 @@ class Broker:
         self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
         self.admission = Admission(terms.max_publishing_bytes, self._stats)
         self._publisher = Publisher(database, self._dispatcher, terms.publishing_connections, self._stats, self._stored)
+        self.dead_letters = DeadLetters(
+            database,
+            self.queues,
+            on_ready=self._tickets,
+            on_gates=self._gatekeeper.poke,
+            on_changed=self._queue_changed,
+            on_due=lambda: self._upkeep.due_in(0.0),
+        )
         self._acker = Acker(
             database,
             terms.replica,
@@ -90,10 +100,17 @@ class Broker:
             self._stats,
             on_changed=lambda queue, handles: self._jobs_changed(queue, (handle.job_id for handle in handles)),
             on_back=self._back,
+            on_letters=self.dead_letters.poke,
             tell_replica=self._signals.tell_replica,
         )
         self._waits = Waits(database, self._signals.listen)
         self._watch = SessionWatch(database, terms.replica, interval, self._ended_for_other)
+        self._sweeper = Sweeper(
+            database,
+            terms.poll_interval_ms / 1000,
+            on_cancelled=self._jobs_changed,
+            on_gates=self._gatekeeper.poke,
+        )
         self._upkeep = Upkeep(
             database,
             terms.poll_interval_ms / 1000,
@@ -102,6 +119,8 @@ class Broker:
             on_found=lambda queue: self._dispatcher.wake(queue, from_start=True, suspects=True),
             on_ready=self._tickets,
             on_gates=self._gatekeeper.poke,
+            on_letters=self.dead_letters.poke,
+            on_waiting=self._sweeper.waiting,
             on_stop=self._stop,
             on_changed=self._queue_changed,
         )
@@ -115,6 +134,8 @@ class Broker:
         self._tasks = [
             background.start(self._signals.run(), "signals"),
             *(background.start(loop, "upkeep") for loop in self._upkeep.loops()),
+            *(background.start(loop, "sweeper") for loop in self._sweeper.loops()),
+            background.start(self.dead_letters.run(), "dead letters"),
             background.start(self._poll(), "poll"),
             background.start(self._watch.run(), "watch"),
         ]
@@ -231,6 +252,10 @@ class Broker:
                 if job.labels.key is None:
                     rule = f"must be set: queue {queue.name!r} keeps the jobs of each key in their order"
                     raise InvalidArgument(FieldViolation(f"jobs[{place}].key", rule))
+        for place, job in enumerate(jobs):
+            if job.options is not NOTHING_SAID and job.options.dead_letter:
+                at = f"jobs[{place}].options.dead_letter"
+                await self.queues.check_dead_letter(queue.name, job.options.dead_letter, at)
         while True:
             try:
                 return await self._publisher.publish(queue, jobs)

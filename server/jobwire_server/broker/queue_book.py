@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobwire_server.domain.errors import QueueNotFound
+from jobwire_server.domain.errors import FieldViolation, InvalidArgument, QueueNotFound
 from jobwire_server.domain.limits import DATA_BYTES_DEFAULT
 from jobwire_server.domain.queues import Queue, QueueCounts, QueuePatch
 from jobwire_server.store import queues as store
@@ -131,16 +131,34 @@ class QueueBook:
 
     async def create(self, queue: Queue) -> tuple[Queue, bool]:
         """Makes sure that a queue exists; returns it as it is, and whether this call created it."""
+        await self.check_chain(queue.name, queue.options.dead_letter)
         created = await store.create_queue(self._database, queue)
         self._known.pop(queue.name, None)
         return await self._look(queue.name), created
 
     async def update(self, name: str, patch: QueuePatch) -> Queue:
         """Changes what `patch` says. QueueNotFound if there is no such queue."""
+        await self.check_chain(name, patch.options.dead_letter)
         if not await store.update_queue(self._database, name, patch):
             raise QueueNotFound(name)
         self._known.pop(name, None)
         return await self._look(name)
+
+    async def check_dead_letter(self, name: str, target: str, at: str) -> Queue:
+        """The dead letter queue `target` of jobs in `name`: another one. QueueNotFound if there is no such queue."""
+        if target == name:
+            raise InvalidArgument(FieldViolation(at, f"must be another queue than {name!r} itself"))
+        return await self.find(target)
+
+    async def check_chain(self, name: str, target: str | None) -> None:
+        """Checks `target` as the dead letter queue of all of `name`: it must not lead back there."""
+        at, passed = "queue.options.dead_letter", [name]
+        while target and target not in passed[1:]:
+            if len(passed) > 1 and target == name:
+                rule = f"leads back to {name!r}, by way of {', '.join(passed[1:])}"
+                raise InvalidArgument(FieldViolation(at, rule))
+            passed.append(target)
+            target = (await self.check_dead_letter(name, target, at)).options.dead_letter
 
     async def list(self, after: str | None, limit: int) -> list[Queue]:
         """A page of queues by name."""

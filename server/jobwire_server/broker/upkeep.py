@@ -134,7 +134,8 @@ class SessionWatch:
 class Upkeep:
     """Due jobs, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
 
-    `on_gates(queue)` is called when the gates of a queue are to be looked at.
+    `on_gates(queue)` is called when the gates of a queue are to be looked at, `on_letters()` when dead letters are to
+    be carried over, `on_waiting(queues)` with the queues whose jobs may wait for so long only.
 
     `hungry()` says in which queues, and `on_found(queue)` is called for those that have some; `on_ready(queue)` when
     jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
@@ -151,6 +152,8 @@ class Upkeep:
         on_found: Callable[[str], None],
         on_ready: Callable[[str], None],
         on_gates: Callable[[str], None],
+        on_letters: Callable[[], None],
+        on_waiting: Callable[[Sequence[str]], None],
         on_stop: Callable[[Stop], Awaitable[None]],
         on_changed: Callable[[str], None],
     ) -> None:
@@ -162,6 +165,8 @@ class Upkeep:
         self._next_look = 0.0
         self._on_ready = on_ready
         self._on_gates = on_gates
+        self._on_letters = on_letters
+        self._on_waiting = on_waiting
         self._on_stop = on_stop
         self._on_changed = on_changed
         self._blocked: set[UUID] = set()
@@ -205,6 +210,9 @@ class Upkeep:
             self._on_found(queue)
         for queue in due.gates:
             self._on_gates(queue)
+        if due.letters:
+            self._on_letters()
+        self._on_waiting(due.waiting)
         if due.claim:
             self._claim_due.set()
         pause = self._poll if due.job_in_ms is None else min(self._poll, due.job_in_ms / 1000)

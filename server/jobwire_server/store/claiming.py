@@ -12,6 +12,7 @@ from jobwire_server.domain.jobs import Delivery
 
 from . import arrays
 from .database import Connection, Database, Row
+from .reading import read_origin
 
 LOWEST = -(2**31)
 HIGHEST = 2**31 - 1
@@ -165,6 +166,7 @@ def _claimed(queue: bytes, tokens: Sequence[bytes], row: Row, *, suspect: bool) 
         row.created_at,
         row.expire_ms,
         suspect,
+        origin=None if row.origin is None else read_origin(row.origin),
     )
     return Claimed(row.rank, row.seq, delivery)
 

@@ -34,7 +34,8 @@ async def create_queue(database: Database, queue: Queue) -> bool:
         "fair": queue.fair,
         "waiting_ms": queue.waiting_ms or None,
     }
-    return bool(await database.once("create_queue", params | _options(queue.options) | _limits(queue.limits)))
+    options = _options(queue.options) | {"dead_letter": queue.options.dead_letter or None}
+    return bool(await database.once("create_queue", params | options | _limits(queue.limits)))
 
 
 async def update_queue(database: Database, name: str, patch: QueuePatch) -> bool:
