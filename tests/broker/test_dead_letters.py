@@ -184,7 +184,7 @@ async def test_a_chain_remembers_its_first_origin_and_a_circle_ends(broker: Brok
     async with asyncio.timeout(30):
         while not any(job.origin and job.origin.first_id == back for job in await jobs_in(broker, "dead")):
             await asyncio.sleep(0.02)
-    assert len(await jobs_in(broker, "last", JobState.CREATED)) == 1  # the first letter; nothing came full circle
+    assert {job.id for job in await jobs_in(broker, "last")} == {letter.id, back}
 
 
 async def test_policy_and_key_hold_in_the_dead_letter_queue_and_nothing_is_lost(broker: Broker) -> None:
@@ -420,7 +420,9 @@ async def test_a_crash_at_any_point_of_a_redrive_loses_and_doubles_nothing(
         async with Crashing(postgres.dsn, schema) as database:
             database.left = after
             try:
-                await redriving.redrive(database, RedriveOrder("dead"), RedrivePlace())
+                # What the one before held is free when the database has seen its end.
+                while len((await redriving.redrive(database, RedriveOrder("dead"), RedrivePlace())).results) < 2:
+                    database.left = after
             except Exception:
                 crashes += 1
                 assert {job.id for job in await jobs_in(broker, "dead", JobState.CREATED)} == found
