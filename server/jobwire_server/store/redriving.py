@@ -62,7 +62,7 @@ async def redrive(database: Database, order: RedriveOrder, place: RedrivePlace) 
 
 async def _redrive(database: Database, connection: Connection, order: RedriveOrder, place: RedrivePlace) -> RedriveStep:
     if place.began is None:
-        [row] = await database.run(connection, "now")
+        [row] = await database.run(connection, "database_time")
         place = replace(place, began=row.now)
     assert place.began is not None
     left = order.limit - place.redriven if order.limit else _AT_ONCE

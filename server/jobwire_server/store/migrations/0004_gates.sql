@@ -188,17 +188,17 @@ CREATE FUNCTION jobwire.count_starts(queue text, gate text, period_ms bigint, st
 LANGUAGE plpgsql VOLATILE AS
 $$
 DECLARE
-    at timestamptz := clock_timestamp();
+    now_at timestamptz := clock_timestamp();
     kept_times timestamptz[];
     kept_counts int[];
 BEGIN
     SELECT array_agg(u.at ORDER BY u.at), array_agg(u.starts ORDER BY u.at) INTO kept_times, kept_counts
     FROM jobwire.rate r CROSS JOIN LATERAL unnest(r.times, r.counts) AS u (at, starts)
-    WHERE r.queue = count_starts.queue AND r.gate = count_starts.gate AND u.at + jobwire.rate_memory(period_ms) > count_starts.at;
-    IF kept_times[cardinality(kept_times)] > at - period_ms * interval '1 millisecond' / 64 THEN
+    WHERE r.queue = count_starts.queue AND r.gate = count_starts.gate AND u.at + jobwire.rate_memory(period_ms) > now_at;
+    IF kept_times[cardinality(kept_times)] > now_at - period_ms * interval '1 millisecond' / 64 THEN
         kept_counts[cardinality(kept_counts)] := kept_counts[cardinality(kept_counts)] + starts;
     ELSE
-        kept_times := coalesce(kept_times, '{}') || at;
+        kept_times := coalesce(kept_times, '{}') || now_at;
         kept_counts := coalesce(kept_counts, '{}') || starts;
     END IF;
     INSERT INTO jobwire.rate AS r (queue, gate, times, counts, open_at)
@@ -344,6 +344,8 @@ DECLARE
 BEGIN
     tickets := 0;
     more := false;
+    -- Should a crash undo this, the events are there again. What is claimed is on disk only after what made it claimable.
+    PERFORM set_config('synchronous_commit', 'off', true);
     SELECT * INTO q FROM jobwire.queue k WHERE k.name = queue_name FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;
@@ -381,7 +383,8 @@ BEGIN
         tickets := tickets + (waits_at IS NULL)::int;
     END LOOP;
     more := seen = at_most;
-    touched := ARRAY(SELECT DISTINCT t.gate FROM unnest(touched) AS t (gate) WHERE t.gate IS NOT NULL);
+    -- Those of keys first, so that who is through them can be compared at those of groups.
+    touched := ARRAY(SELECT DISTINCT t.gate FROM unnest(touched) AS t (gate) WHERE t.gate IS NOT NULL ORDER BY 1 DESC);
     WHILE cardinality(touched) > 0 LOOP
         g := touched[1];
         touched := touched[2:];

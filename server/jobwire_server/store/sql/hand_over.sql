@@ -49,5 +49,5 @@ WITH party AS MATERIALIZED (
     ) dealt
 )
 SELECT coalesce((SELECT array_agg(id ORDER BY n) FROM ranked), '{}') AS ids, s.places AS wants, s.turns AS places, statement_timestamp() AS created_at,
-    (SELECT q.guarded FROM jobwire.queue q WHERE q.name = %(queue)s) IS NOT FALSE AS guarded
+    NOT EXISTS (SELECT FROM ranked) AND (SELECT q.guarded FROM jobwire.queue q WHERE q.name = %(queue)s) IS NOT FALSE AS guarded
 FROM seat s

@@ -22,4 +22,6 @@ WITH input AS MATERIALIZED (
     INSERT INTO jobwire.scheduled (queue, rank, seq, id, start_after)
     SELECT %(queue)s, rank, seq, id, start_after FROM stored WHERE start_after > statement_timestamp()
 )
-SELECT CASE WHEN count(*) < cardinality(%(ids)b::uuid[]) THEN coalesce(array_agg(id), '{}') END AS ids, (SELECT q.guarded FROM jobwire.queue q WHERE q.name = %(queue)s) IS NOT FALSE AS guarded FROM stored
+SELECT CASE WHEN count(*) < cardinality(%(ids)b::uuid[]) THEN coalesce(array_agg(id), '{}') END AS ids,
+    CASE WHEN count(*) < cardinality(%(ids)b::uuid[]) THEN (SELECT q.guarded FROM jobwire.queue q WHERE q.name = %(queue)s) IS NOT FALSE ELSE false END AS guarded
+FROM stored
