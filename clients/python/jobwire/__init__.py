@@ -42,6 +42,7 @@ the standard library's loggers under `jobwire`.
 from jobwire import sync
 from jobwire.admin import Admin
 from jobwire.client import Client
+from jobwire.dead_letters import BlockedKey, LetterRefusal, Redriven, Unblocked, UnblockStatus, UndeliveredLetter
 from jobwire.errors import (
     Aborted,
     DeadlineExceeded,
@@ -65,6 +66,7 @@ from jobwire.model import (
     JobError,
     JobInfo,
     JobOptions,
+    JobOrigin,
     JobState,
     NewJob,
     NotCreatedReason,
@@ -82,6 +84,7 @@ from jobwire.worker import Worker
 __all__ = [
     "Aborted",
     "Admin",
+    "BlockedKey",
     "CancelStatus",
     "Cancelled",
     "Client",
@@ -96,8 +99,10 @@ __all__ = [
     "JobError",
     "JobInfo",
     "JobOptions",
+    "JobOrigin",
     "JobState",
     "JobwireError",
+    "LetterRefusal",
     "MissedRuns",
     "NewJob",
     "NotCreatedReason",
@@ -109,6 +114,7 @@ __all__ = [
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
+    "Redriven",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
@@ -116,6 +122,9 @@ __all__ = [
     "ScheduleState",
     "Unauthenticated",
     "Unavailable",
+    "UnblockStatus",
+    "Unblocked",
+    "UndeliveredLetter",
     "Unimplemented",
     "Worker",
     "get_job",

@@ -14,6 +14,7 @@ from jobwire.model import (
     JobError,
     JobInfo,
     JobOptions,
+    JobOrigin,
     JobState,
     NewJob,
     NotCreatedReason,
@@ -111,6 +112,7 @@ def options_message(options: JobOptions) -> job_pb2.JobOptions:
         retry_delay_max=duration(options.retry_delay_max),
         expire_in=duration(options.expire_in),
         retention=duration(options.retention),
+        dead_letter=options.dead_letter,
     )
 
 
@@ -123,6 +125,7 @@ def options_from(message: job_pb2.JobOptions) -> JobOptions:
         retry_delay_max=from_duration(message.retry_delay_max) if message.HasField("retry_delay_max") else None,
         expire_in=from_duration(message.expire_in) if message.HasField("expire_in") else None,
         retention=from_duration(message.retention) if message.HasField("retention") else None,
+        dead_letter=message.dead_letter if message.HasField("dead_letter") else None,
     )
 
 
@@ -171,6 +174,22 @@ def job_info_from(job: job_pb2.Job) -> JobInfo:
         session_id=job.session_id,
         cancel_requested=job.cancel_requested,
         revision=job.revision,
+        origin=origin_from(job.origin) if job.HasField("origin") else None,
+    )
+
+
+def origin_from(origin: job_pb2.JobOrigin) -> JobOrigin:
+    """Where a job comes from."""
+    return JobOrigin(
+        queue=origin.queue,
+        job_id=origin.job_id,
+        created_at=from_timestamp(origin.create_time),
+        failed_at=from_timestamp(origin.fail_time),
+        attempts=origin.attempts,
+        last_error=_job_error_from(origin.last_error) if origin.HasField("last_error") else None,
+        first_queue=origin.first_queue,
+        first_job_id=origin.first_job_id,
+        redrives=origin.redrives,
     )
 
 
@@ -182,6 +201,7 @@ def _job_error_from(error: job_pb2.JobError) -> JobError:
         message=error.message,
         trace=error.trace,
         worker=error.worker,
+        started_at=from_timestamp(error.start_time) if error.HasField("start_time") else None,
     )
 
 

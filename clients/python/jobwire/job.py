@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from jobwire.model import Progress
+from jobwire.convert import origin_from
+from jobwire.model import JobOrigin, Progress
 from jobwire.signals import JobCancelled
 from jobwire.v1.queue_service_pb2 import Delivery
 from jobwire.wire import Seconds, clean_text, from_duration, from_json, from_timestamp, in_seconds
@@ -71,6 +72,8 @@ class Job:
     """When the job was stored."""
     expire_in: float = 900.0
     """How long this run may take from its delivery, in seconds, unless `extend` moves the limit."""
+    origin: JobOrigin | None = None
+    """Where it comes from, if it is a dead letter or was redriven."""
     link: Link = field(default_factory=Unlinked, repr=False)
     """How the job reaches its worker; not for handlers."""
 
@@ -148,6 +151,7 @@ class _DeliveredJob(Job):
     retry_limit = _decoded(lambda delivery: delivery.retry_limit)
     created_at = _decoded(lambda delivery: from_timestamp(delivery.create_time))
     expire_in = _decoded(lambda delivery: from_duration(delivery.expire_in))
+    origin = _decoded(lambda delivery: origin_from(delivery.origin) if delivery.HasField("origin") else None)
 
 
 def job_from(delivery: Delivery, link: Link) -> Job:

@@ -77,6 +77,8 @@ class JobOptions:
     """How long one run may take: 1 s to 7 days, default 15 minutes. `Job.extend` moves it."""
     retention: float | None
     """How long a finished job is kept, exact to the day: 0 s to 3650 days, default 7 days."""
+    dead_letter: str | None
+    """The queue in which a job that failed for good is published anew; empty for a queue: none any more."""
 
     def __init__(
         self,
@@ -87,12 +89,14 @@ class JobOptions:
         retry_delay_max: Seconds | None = None,
         expire_in: Seconds | None = None,
         retention: Seconds | None = None,
+        dead_letter: str | None = None,
     ) -> None:
-        def assign(name: str, value: float | bool | None) -> None:
+        def assign(name: str, value: float | bool | str | None) -> None:
             object.__setattr__(self, name, value)
 
         assign("retry_limit", retry_limit)
         assign("retry_backoff", retry_backoff)
+        assign("dead_letter", dead_letter)
         spans = {
             "retry_delay": retry_delay,
             "retry_delay_max": retry_delay_max,
@@ -190,6 +194,29 @@ class JobError:
     """A stack trace or other detail."""
     worker: str
     """The worker that ran it."""
+    started_at: datetime | None = None
+    """When the run was delivered; None if there was none, as in `WAITED_TOO_LONG`."""
+
+
+@dataclass(frozen=True)
+class JobOrigin:
+    """The job that a dead letter was made of. A redriven job keeps the origin of its dead letter."""
+
+    queue: str
+    """The queue in which it failed."""
+    job_id: str
+    """Its id there."""
+    created_at: datetime
+    failed_at: datetime
+    attempts: int
+    """How often it was delivered."""
+    last_error: JobError | None
+    """What its last run failed with; on a delivered job without its trace."""
+    first_queue: str = ""
+    """If that job was a dead letter, or redriven: the queue of the first one that failed."""
+    first_job_id: str = ""
+    redrives: int = 0
+    """How often it was redriven."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +261,8 @@ class JobInfo:
     """Whether a running job was told to stop and has not settled yet."""
     revision: str
     """Changes whenever state, attempt or progress change."""
+    origin: JobOrigin | None = None
+    """Where it comes from, if it is a dead letter or was redriven."""
 
     @property
     def finished(self) -> bool:

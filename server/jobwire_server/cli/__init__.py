@@ -14,7 +14,19 @@ import typer
 import typer.core
 import typer.main
 
-_COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "schedules", "demo", "version")
+_COMMANDS = (
+    "serve",
+    "migrate",
+    "recover",
+    "publish",
+    "job",
+    "queues",
+    "redrive",
+    "keys",
+    "schedules",
+    "demo",
+    "version",
+)
 
 GRPC_EXPERIMENTS = "-event_engine_listener"
 """gRPC reads this when it is imported. Its newer listener has threads of its own, which hand each event to the thread
