@@ -61,4 +61,4 @@ async def sweep_slots(
 ) -> tuple[UUID | None, int]:
     """Has gates see to slots whose jobs are not live; returns where to go on, None at the end, and how many."""
     [row] = await database.once("sweep_slots", {"queue": queue, "after": after or _FIRST, "limit": limit})
-    return row.id, row.found
+    return row.id, row.events

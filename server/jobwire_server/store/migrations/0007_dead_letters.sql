@@ -186,13 +186,13 @@ $$;
 
 -- Has the gates see to slots whose jobs are not live, and of whose end nothing told: an older server beside does not. Looks at so many after a place; returns the place up to which it
 -- looked (null: to the end), and how many it found.
-CREATE FUNCTION jobwire.sweep_slots(queue_name text, after uuid, at_most int, OUT id uuid, OUT found int)
+CREATE FUNCTION jobwire.sweep_slots(queue_name text, after uuid, at_most int, OUT id uuid, OUT events int)
 LANGUAGE plpgsql VOLATILE AS
 $$
 DECLARE
     looked uuid[];
 BEGIN
-    found := 0;
+    events := 0;
     PERFORM FROM jobwire.queue k WHERE k.name = queue_name FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
@@ -208,7 +208,7 @@ BEGIN
             AND NOT EXISTS (SELECT FROM jobwire.slot f WHERE f.queue = queue_name AND f.id = s.id AND f.failed)
         RETURNING 1
     )
-    SELECT count(*) INTO found FROM told;
+    SELECT count(*) INTO events FROM told;
     IF cardinality(looked) = at_most THEN
         id := looked[at_most];
     END IF;
