@@ -8,7 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -23,13 +23,13 @@ from jobwire_server.domain.dead_letters import (
     UnblockStatus,
 )
 from jobwire_server.domain.errors import InvalidArgument, QueueNotFound
-from jobwire_server.domain.jobs import Fail, Job, JobState, Labels, NewJob
+from jobwire_server.domain.jobs import Fail, Job, JobState, Labels
 from jobwire_server.domain.queues import JobOptions, JobOptionsPatch, Policy, Queue, QueuePatch
 from jobwire_server.store import letters, redriving
 from jobwire_server.store.database import Connection, Database, Row
 from tests.conftest import Postgres, opened
 
-from .conftest import Worker, publish, subscription, until
+from .conftest import Worker, publish, subscription
 
 Replica = Callable[..., Awaitable[Broker]]
 GONE = Fail("ValueError", "no such file", "a trace", permanent=True)
@@ -516,13 +516,14 @@ async def test_a_retry_takes_its_dead_letter_back_unless_somebody_has_begun_with
 
 
 async def test_a_job_that_waits_too_long_is_cancelled(broker: Broker) -> None:
-    await broker.queues.create(Queue("work", policy=Policy.SINGLETON, waiting_ms=1_500))
+    await broker.queues.create(Queue("work", policy=Policy.SINGLETON))
     labels = Labels(key="k")
     [running, blocked_one] = await publish(broker, 2, labels=labels)
     [later] = await publish(broker, start_in_ms=600_000)
     async with Worker(broker, subscription(credits=1)) as worker:
         await worker.receive(1)
         [ready] = await publish(broker, labels=Labels(key="other"))
+        await broker.change_queue("work", QueuePatch(waiting_ms=1_000))
         cancelled = {blocked_one, ready}
         async with asyncio.timeout(30):
             while {job.id for job in await jobs_in(broker, "work", JobState.CANCELLED)} != cancelled:
@@ -532,21 +533,9 @@ async def test_a_job_that_waits_too_long_is_cancelled(broker: Broker) -> None:
     assert {job.id for job in await jobs_in(broker, "work") if not job.state.finished} <= {running, later}
 
 
-async def test_a_pause_before_a_retry_is_no_waiting(broker: Broker) -> None:
-    await broker.queues.create(Queue("work", JobOptions(), waiting_ms=1_000))
-    await publish(broker, options=JobOptionsPatch(retry_limit=5))
-    async with Worker(broker, subscription(credits=1)) as worker:
-        await worker.ack((await worker.receive(1))[0].handle, outcome=Fail("E", "", "", retry_ms=3_000))
-        second = (await worker.receive(2))[1]
-        await worker.ack(second.handle)
-    assert (await broker.get_job("work", second.handle.job_id)).state is JobState.COMPLETED
-
-
 async def test_unused_dead_letters_write_nothing(broker: Broker, postgres: Postgres, schema: str) -> None:
     await publish(broker, 3, options=JobOptionsPatch(retry_limit=0))
     await fail_all(broker, 3)
     async with opened(postgres.dsn, schema) as database, database.connection() as connection:
         assert (await row(connection, f'SELECT count(*) AS n FROM "{schema}".dead_letter')).n == 0
     assert await broker.dead_letters.undelivered(None, None, 10) == []
-    assert NewJob(uuid4(), "1").plain
-    await until(lambda: broker.ready)

@@ -177,3 +177,17 @@ async def test_jobs_that_waited_are_looked_at_in_steps(database: Database, sql: 
     assert len(cancelled) == 7 and steps == 4
     assert {row["state"] for row in await sql("SELECT state FROM archive")} == {5}
     assert len(await sql("SELECT 1 AS one FROM ready")) == 3
+
+
+async def test_a_pause_before_a_retry_is_no_waiting(database: Database, sql: Any) -> None:
+    queue = await make(database, waiting_ms=60_000)
+    await put(database, queue, Labels(key="k"))
+    [handle] = await claim_all(database)
+    await settling.settle(database, [AckItem(handle, Fail("E", "", "", retry_ms=600_000))])
+    await sql("UPDATE live_job SET start_after = start_after - interval '1 hour'")
+    assert (await sweeping.cancel_overdue(database, "work", None)).ids == []
+    await sql("UPDATE live_job SET waits_since = waits_since - interval '1 hour'")
+    assert (await sweeping.cancel_overdue(database, "work", None)).ids == [handle.job_id]
+    [row] = await sql("SELECT state, attempt, errors FROM archive")
+    assert (row["state"], row["attempt"]) == (5, 1)
+    assert [error["type"] for error in row["errors"]] == ["E", "WAITED_TOO_LONG"]
