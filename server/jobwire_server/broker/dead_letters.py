@@ -105,6 +105,9 @@ class DeadLetters:
         if order.destination is not None:
             await self._queues.find(order.destination)
         step = await redriving.redrive(self._database, order, place)
+        if order.dry_run or any(result.new_id is None for result in step.results):
+            # What stays was out of sight meanwhile, and is back where claims have looked already.
+            self._on_ready(order.queue)
         if order.dry_run:
             return step
         for queue in {result.queue for result in step.results if result.new_id is not None}:
