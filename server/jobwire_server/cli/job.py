@@ -108,6 +108,10 @@ def _print(found: JobInfo) -> None:
     if found.finished_at:
         took = f", after {span((found.finished_at - found.started_at).total_seconds())}" if found.started_at else ""
         facts.append(("finished", moment(found.finished_at) + took))
+    if found.origin:
+        origin = found.origin
+        redriven = f", redriven {origin.redrives} times" if origin.redrives else ""
+        facts.append(("comes from", f"{origin.job_id} in {origin.queue}, failed {moment(origin.failed_at)}{redriven}"))
     facts.append(("data", json.dumps(found.data, ensure_ascii=False)))
     if found.output is not None:
         facts.append(("output", json.dumps(found.output, ensure_ascii=False)))
