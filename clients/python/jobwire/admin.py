@@ -9,6 +9,7 @@ from jobwire.convert import cancelled_from, job_info_from, options_message, queu
 from jobwire.dead_letters import DeadLetterCalls
 from jobwire.model import Cancelled, JobInfo, JobOptions, JobState, QueueInfo
 from jobwire.schedules import ScheduleCalls
+from jobwire.sessions import SessionCalls
 from jobwire.v1.admin_service_pb2 import (
     CancelJobsRequest,
     CreateQueueRequest,
@@ -21,7 +22,7 @@ from jobwire.v1.admin_service_pb2 import (
 from jobwire.wire import MAX_CALL_ITEMS
 
 
-class Admin(DeadLetterCalls, ScheduleCalls):
+class Admin(DeadLetterCalls, ScheduleCalls, SessionCalls):
     """The calls of AdminService; `client.admin` is one. Every method raises JobwireError."""
 
     def __init__(self, connection: Connection, timeout: float) -> None:

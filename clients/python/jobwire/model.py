@@ -261,6 +261,8 @@ class JobInfo:
     """Whether a running job was told to stop and has not settled yet."""
     revision: str
     """Changes whenever state, attempt or progress change."""
+    checkpoint: Any = None
+    """What its runs left for the next one, decoded; None if nothing."""
     origin: JobOrigin | None = None
     """Where it comes from, if it is a dead letter or was redriven."""
 

@@ -14,13 +14,14 @@ from jobwire_server.api import admin_requests, answers
 from jobwire_server.api.calls import this_call
 from jobwire_server.api.dead_letter_calls import DeadLetterCalls
 from jobwire_server.api.schedule_calls import ScheduleCalls
+from jobwire_server.api.session_calls import SessionCalls
 from jobwire_server.broker.broker import Broker
 from jobwire_server.domain.queues import check_queue_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AdminServicer(DeadLetterCalls, ScheduleCalls, AdminServiceServicer):
+class AdminServicer(DeadLetterCalls, ScheduleCalls, SessionCalls, AdminServiceServicer):
     """Serves AdminService from one broker."""
 
     def __init__(self, broker: Broker) -> None:
