@@ -23,6 +23,8 @@ _COMMANDS = (
     "job",
     "jobs",
     "queues",
+    "redrive",
+    "keys",
     "schedules",
     "sessions",
     "actions",
