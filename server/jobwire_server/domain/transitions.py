@@ -1,0 +1,224 @@
+"""Every way in which a job changes its standing, as one table, and what each counts against it.
+
+The statements decide (settle.sql above all), since the live row is where rivals meet; this says what they are to decide.
+tests/store/test_transitions.py walks every row through the real store, the model of tests/model lives by the table, and
+docs/architecture.md shows it. An event that has no row for a job's standing changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from .jobs import JobState
+from .limits import POISON_LOSSES, SUSPECT_LOSSES
+
+
+class Standing(enum.Enum):
+    """Where a job stands: finer than its state, by what points to it and by what it was told."""
+
+    NONE = "none"
+    """Nobody knows it, or it was deleted."""
+    SCHEDULED = "scheduled"
+    BLOCKED = "blocked"
+    """It waits for the turn of its key or group."""
+    READY = "ready"
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    """Active, past its time limit and told to stop: its lease is valid until the grace is over."""
+    STOPPING = "stopping"
+    """Active, cancelled and told to stop; the same holds."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+WAITING = frozenset({Standing.SCHEDULED, Standing.BLOCKED, Standing.READY})
+RUNNING = frozenset({Standing.ACTIVE, Standing.EXPIRED, Standing.STOPPING})
+OVER = frozenset({Standing.COMPLETED, Standing.FAILED, Standing.CANCELLED})
+
+
+class Event(enum.Enum):
+    """What befalls a job."""
+
+    PUBLISH = "publish"
+    DUE = "due"
+    """Its time has come."""
+    ADMIT = "admit"
+    """Its turn has come."""
+    CLAIM = "claim"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    RELEASE = "release"
+    EXTEND = "extend"
+    LIMIT = "time limit"
+    GRACE = "stop grace over"
+    LOST = "lost"
+    """Its worker died, having received it."""
+    RETURNED = "returned"
+    """Its lease ends through no fault of its worker: never received, replica gone, session closed."""
+    RESTORE = "restore"
+    """Of the database, from a backup."""
+    CANCEL = "cancel"
+    RETRY = "retry"
+    RESUME = "resume"
+    DELETE = "delete"
+
+
+class When(enum.Enum):
+    """What else has to be so for a row to apply."""
+
+    ALWAYS = ""
+    PERMANENT = "permanent"
+    RETRY_LEFT = "a retry left"
+    NO_RETRY_LEFT = "no retry left"
+    LOSS_LEFT = f"fewer than {POISON_LOSSES} losses with it"
+    POISON = f"{POISON_LOSSES} losses with it"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is counted: deliveries, retries used up, losses, releases, and errors noted."""
+
+    attempt: int = 0
+    retry_count: int = 0
+    loss_count: int = 0
+    release_count: int = 0
+    errors: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.attempt + other.attempt,
+            self.retry_count + other.retry_count,
+            self.loss_count + other.loss_count,
+            self.release_count + other.release_count,
+            self.errors + other.errors,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A job, as far as transitions depend on it. `gated`: it waits for turns, by its queue's policy or limits."""
+
+    standing: Standing = Standing.NONE
+    counts: Counts = Counts()
+    retry_limit: int = 0
+    gated: bool = False
+
+    @property
+    def state(self) -> JobState | None:
+        """As the contract calls it. A job that was delivered before waits for a retry."""
+        match self.standing:
+            case Standing.NONE:
+                return None
+            case Standing.BLOCKED:
+                return JobState.BLOCKED
+            case standing if standing in RUNNING:
+                return JobState.ACTIVE
+            case standing if standing in OVER:
+                return JobState[standing.name]
+        return JobState.RETRY if self.counts.attempt else JobState.CREATED
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is claimed alone."""
+        return self.counts.loss_count >= SUSPECT_LOSSES
+
+
+class Again(enum.Enum):
+    """Where a job goes that is to run, or to run again: `scheduled` if it has to wait, `blocked` if it is gated."""
+
+    WAITS = "scheduled, blocked or ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """From any standing of `before` an event leads to `after`, and is counted so."""
+
+    event: Event
+    before: frozenset[Standing]
+    after: Standing | Again
+    when: When = When.ALWAYS
+    counts: Counts = Counts()
+
+
+def _row(
+    event: Event,
+    before: Standing | frozenset[Standing],
+    after: Standing | Again,
+    when: When = When.ALWAYS,
+    **counts: int,
+) -> Row:
+    return Row(event, before if isinstance(before, frozenset) else frozenset({before}), after, when, Counts(**counts))
+
+
+def _overdue(event: Event) -> Iterator[Row]:
+    """What ends a lease without its worker: a limit that passed is a failed run, a cancel is settled."""
+    yield _row(event, Standing.EXPIRED, Again.WAITS, When.RETRY_LEFT, retry_count=1, errors=1)
+    yield _row(event, Standing.EXPIRED, Standing.FAILED, When.NO_RETRY_LEFT, errors=1)
+    yield _row(event, Standing.STOPPING, Standing.CANCELLED)
+
+
+_UNSTOPPED = frozenset({Standing.ACTIVE, Standing.EXPIRED})
+
+TABLE: tuple[Row, ...] = (
+    _row(Event.PUBLISH, Standing.NONE, Again.WAITS),
+    _row(Event.DUE, Standing.SCHEDULED, Again.WAITS),
+    _row(Event.ADMIT, Standing.BLOCKED, Standing.READY),
+    _row(Event.CLAIM, Standing.READY, Standing.ACTIVE, attempt=1),
+    _row(Event.COMPLETE, RUNNING, Standing.COMPLETED),
+    _row(Event.FAIL, _UNSTOPPED, Standing.FAILED, When.PERMANENT, errors=1),
+    _row(Event.FAIL, _UNSTOPPED, Again.WAITS, When.RETRY_LEFT, retry_count=1, errors=1),
+    _row(Event.FAIL, _UNSTOPPED, Standing.FAILED, When.NO_RETRY_LEFT, errors=1),
+    _row(Event.FAIL, Standing.STOPPING, Standing.CANCELLED),
+    _row(Event.RELEASE, _UNSTOPPED, Again.WAITS, release_count=1),
+    _row(Event.RELEASE, Standing.STOPPING, Standing.CANCELLED),
+    *(_row(Event.EXTEND, standing, standing) for standing in (Standing.ACTIVE, Standing.EXPIRED, Standing.STOPPING)),
+    _row(Event.LIMIT, Standing.ACTIVE, Standing.EXPIRED),
+    *_overdue(Event.GRACE),
+    _row(Event.LOST, Standing.ACTIVE, Again.WAITS, When.LOSS_LEFT, loss_count=1, errors=1),
+    _row(Event.LOST, Standing.ACTIVE, Standing.FAILED, When.POISON, loss_count=1, errors=1),
+    *_overdue(Event.LOST),
+    _row(Event.RETURNED, Standing.ACTIVE, Again.WAITS),
+    *_overdue(Event.RETURNED),
+    _row(Event.RESTORE, RUNNING, Again.WAITS),
+    _row(Event.CANCEL, WAITING, Standing.CANCELLED),
+    _row(Event.CANCEL, RUNNING, Standing.STOPPING),
+    _row(Event.RETRY, Standing.FAILED, Again.WAITS),
+    _row(Event.RESUME, Standing.CANCELLED, Again.WAITS),
+    _row(Event.DELETE, WAITING | OVER, Standing.NONE),
+)
+
+_HOLDS: dict[When, Callable[[Facts, bool], bool]] = {
+    When.ALWAYS: lambda job, permanent: True,
+    When.PERMANENT: lambda job, permanent: permanent,
+    When.RETRY_LEFT: lambda job, permanent: not permanent and job.counts.retry_count < job.retry_limit,
+    When.NO_RETRY_LEFT: lambda job, permanent: not permanent and job.counts.retry_count >= job.retry_limit,
+    When.LOSS_LEFT: lambda job, permanent: job.counts.loss_count + 1 < POISON_LOSSES,
+    When.POISON: lambda job, permanent: job.counts.loss_count + 1 >= POISON_LOSSES,
+}
+
+_BY_PLACE: dict[tuple[Standing, Event], list[Row]] = {}
+for _each in TABLE:
+    for _standing in _each.before:
+        _BY_PLACE.setdefault((_standing, _each.event), []).append(_each)
+
+
+def row_for(job: Facts, event: Event, *, permanent: bool = False) -> Row | None:
+    """The row that applies; None if the event changes nothing."""
+    for row in _BY_PLACE.get((job.standing, event), ()):
+        if _HOLDS[row.when](job, permanent):
+            return row
+    return None
+
+
+def after(job: Facts, event: Event, *, permanent: bool = False, later: bool = False) -> Facts | None:
+    """The job after the event; None if it changes nothing. `later`: it has to wait for a time before it may run."""
+    row = row_for(job, event, permanent=permanent)
+    if row is None:
+        return None
+    standing = row.after
+    if isinstance(standing, Again):
+        standing = Standing.SCHEDULED if later else Standing.BLOCKED if job.gated else Standing.READY
+    return replace(job, standing=standing, counts=job.counts + row.counts)
