@@ -5,6 +5,7 @@ Time stands still here. It passes for one claim at a time, when an operation say
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,7 @@ from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import JobState, StopReason
 from jobwire_server.domain.limits import ERRORS_KEPT
 from jobwire_server.domain.queues import JobOptions
-from jobwire_server.domain.transitions import OVER, RUNNING, WAITING, Event, Facts, Standing, after
+from jobwire_server.domain.transitions import OVER, RUNNING, WAITING, Event, Facts, Row, Standing, after, row_for
 
 from .names import name
 
@@ -104,12 +105,13 @@ class Finished:
 
 @dataclass
 class Claim:
-    """A group of deliveries to one session. `age` is how far its clock was moved."""
+    """A group of deliveries to one session. `age` is how far its clock was moved, `ids` all it ever named."""
 
     queue: str
     token: UUID
     session: UUID
     age: int = 0
+    ids: tuple[UUID, ...] = ()
 
 
 @dataclass
@@ -131,6 +133,8 @@ class Model:
     claims: dict[UUID, Claim] = field(default_factory=dict)
     sessions: dict[UUID, Session] = field(default_factory=dict)
     seq: int = 0
+    walked: Counter[Row] = field(default_factory=Counter)
+    """How often each row of the table was taken; of all copies together."""
 
     def copy(self) -> Model:
         """Another one that can go another way."""
@@ -140,6 +144,7 @@ class Model:
             {token: replace(claim) for token, claim in self.claims.items()},
             {id_: replace(session) for id_, session in self.sessions.items()},
             self.seq,
+            self.walked,
         )
 
     def shown(self) -> dict[str, Any]:
@@ -185,8 +190,7 @@ class Model:
 
     def add(self, queue: str, job_id: UUID, rank: int, data: str, options: JobOptions, *, later: bool) -> Job:
         """A job is stored."""
-        facts = after(Facts(retry_limit=options.retry_limit), Event.PUBLISH, later=later)
-        assert facts is not None
+        facts = self._after(Facts(retry_limit=options.retry_limit), Event.PUBLISH, later=later)
         self.seq += 1
         job = Job(queue, job_id, self.seq, rank, data, options, facts)
         self.jobs[job.key] = job
@@ -204,16 +208,19 @@ class Model:
         """An event changes a job. `by` is the token of the Ack that said so; `later` None: as the job's pause says."""
         if later is None:
             later = job.facts.standing is Standing.EXPIRED and job.options.retry_delay_ms > 0
-        facts = after(job.facts, event, permanent=permanent, later=later)
-        if facts is None:
-            return
-        job.facts = facts
+        facts = job.facts = self._after(job.facts, event, permanent=permanent, later=later)
         if facts.standing in RUNNING:
             return
         job.lease, job.stop_at, job.settled = None, None, by or job.settled
         if facts.standing in OVER:
             del self.jobs[job.key]
             self.finished.append(Finished(job.queue, job.id, facts, by, job.data))
+
+    def _after(self, facts: Facts, event: Event, *, permanent: bool = False, later: bool) -> Facts:
+        row = row_for(facts, event, permanent=permanent)
+        assert row is not None, f"{event} befalls a job that is {facts.standing}"
+        self.walked[row] += 1
+        return after(facts, row, later=later)
 
     def forget(self, tokens: Iterable[UUID]) -> None:
         """Claims are removed."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.transitions import Row
 
 from .model import Model
 from .names import made
@@ -28,7 +30,10 @@ class Theatre:
         self.loop = loop
         self.stage = stage
         self.steps = 0
-        self.kinds: dict[str, int] = {}
+        self.walked: Counter[Row] = Counter()
+        """How often each row of the table of transitions was taken."""
+        self.disagreement: str | None = None
+        """The shortest there was."""
 
     @classmethod
     @contextmanager
@@ -48,7 +53,7 @@ class Play:
 
     def __init__(self, theatre: Theatre) -> None:
         self.theatre = theatre
-        self.model = Model()
+        self.model = Model(walked=theatre.walked)
         self.replicas = [replica_id(1), replica_id(2)]
         self.handles: dict[Handle, None] = {}
         """All deliveries that ever were."""
@@ -71,7 +76,7 @@ class Play:
                 return
         assert right is not None
         self.history.append(f"{operation} -> {answer}")
-        raise Disagreement(self._told(operation, answer, found, *right))
+        self._disagree(self._told(operation, answer, found, *right))
 
     async def _do(self, operation: Operation) -> tuple[Any, dict[str, Any]]:
         answer = await operation.do(self.theatre.stage)
@@ -82,8 +87,6 @@ class Play:
         self.handles |= {job.lease: None for job in model.leases() if job.lease is not None}
         self.history.append(f"{operation} -> {answer}")
         self.theatre.steps += 1
-        kind = type(operation).__name__
-        self.theatre.kinds[kind] = self.theatre.kinds.get(kind, 0) + 1
 
     def end(self) -> None:
         """Every job has one outcome, as it was recorded when it finished."""
@@ -91,7 +94,12 @@ class Play:
         found = self.theatre.loop.run_until_complete(self.theatre.stage.outcomes(list(ids)))
         expected = sorted(each.shown() for each in self.model.finished)
         if sorted(found) != expected:
-            raise Disagreement(self._lines("outcomes", sorted(found), expected) + self._story())
+            self._disagree(self._lines("outcomes", sorted(found), expected) + self._story())
+
+    def _disagree(self, told: str) -> NoReturn:
+        if self.theatre.disagreement is None or len(told) < len(self.theatre.disagreement):
+            self.theatre.disagreement = told
+        raise Disagreement(told)
 
     def _told(self, operation: Operation, answer: Any, found: Any, expected: Any, model: Model) -> str:
         parts = [f"after: {operation}\n"]

@@ -1,14 +1,14 @@
 """Every way in which a job changes its standing, as one table, and what each counts against it.
 
-The statements decide (settle.sql above all), since the live row is where rivals meet; this says what they are to decide.
-tests/store/test_transitions.py walks every row through the real store, the model of tests/model lives by the table, and
-docs/architecture.md shows it. An event that has no row for a job's standing changes nothing.
+The statements decide (settle.sql above all), since the live row is where rivals meet; this says what they are to
+decide. tests/store/test_transitions.py walks every row through the real store, the model of tests/model lives by the
+table, and docs/architecture.md shows it. An event that has no row for a job's standing changes nothing.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .jobs import JobState
@@ -109,15 +109,14 @@ class Facts:
     @property
     def state(self) -> JobState | None:
         """As the contract calls it. A job that was delivered before waits for a retry."""
-        match self.standing:
-            case Standing.NONE:
-                return None
-            case Standing.BLOCKED:
-                return JobState.BLOCKED
-            case standing if standing in RUNNING:
-                return JobState.ACTIVE
-            case standing if standing in OVER:
-                return JobState[standing.name]
+        if self.standing in OVER:
+            return JobState[self.standing.name]
+        if self.standing in RUNNING:
+            return JobState.ACTIVE
+        if self.standing is Standing.NONE:
+            return None
+        if self.standing is Standing.BLOCKED:
+            return JobState.BLOCKED
         return JobState.RETRY if self.counts.attempt else JobState.CREATED
 
     @property
@@ -190,34 +189,38 @@ TABLE: tuple[Row, ...] = (
     _row(Event.DELETE, WAITING | OVER, Standing.NONE),
 )
 
-_HOLDS: dict[When, Callable[[Facts, bool], bool]] = {
-    When.ALWAYS: lambda job, permanent: True,
-    When.PERMANENT: lambda job, permanent: permanent,
-    When.RETRY_LEFT: lambda job, permanent: not permanent and job.counts.retry_count < job.retry_limit,
-    When.NO_RETRY_LEFT: lambda job, permanent: not permanent and job.counts.retry_count >= job.retry_limit,
-    When.LOSS_LEFT: lambda job, permanent: job.counts.loss_count + 1 < POISON_LOSSES,
-    When.POISON: lambda job, permanent: job.counts.loss_count + 1 >= POISON_LOSSES,
-}
-
 _BY_PLACE: dict[tuple[Standing, Event], list[Row]] = {}
 for _each in TABLE:
     for _standing in _each.before:
         _BY_PLACE.setdefault((_standing, _each.event), []).append(_each)
 
 
+def _holds(when: When, job: Facts, permanent: bool) -> bool:
+    match when:
+        case When.ALWAYS:
+            return True
+        case When.PERMANENT:
+            return permanent
+        case When.RETRY_LEFT:
+            return not permanent and job.counts.retry_count < job.retry_limit
+        case When.NO_RETRY_LEFT:
+            return not permanent and job.counts.retry_count >= job.retry_limit
+        case When.LOSS_LEFT:
+            return job.counts.loss_count + 1 < POISON_LOSSES
+        case When.POISON:
+            return job.counts.loss_count + 1 >= POISON_LOSSES
+
+
 def row_for(job: Facts, event: Event, *, permanent: bool = False) -> Row | None:
     """The row that applies; None if the event changes nothing."""
     for row in _BY_PLACE.get((job.standing, event), ()):
-        if _HOLDS[row.when](job, permanent):
+        if _holds(row.when, job, permanent):
             return row
     return None
 
 
-def after(job: Facts, event: Event, *, permanent: bool = False, later: bool = False) -> Facts | None:
-    """The job after the event; None if it changes nothing. `later`: it has to wait for a time before it may run."""
-    row = row_for(job, event, permanent=permanent)
-    if row is None:
-        return None
+def after(job: Facts, row: Row, *, later: bool = False) -> Facts:
+    """The job, once the row has applied. `later`: it has to wait for a time before it may run."""
     standing = row.after
     if isinstance(standing, Again):
         standing = Standing.SCHEDULED if later else Standing.BLOCKED if job.gated else Standing.READY

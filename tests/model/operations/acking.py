@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import (
@@ -125,5 +124,3 @@ def _said(item: AckItem) -> str:
 def any_of(items: list[AckItem]) -> tuple[AckItem, ...]:
     """As an Ack may name them: each delivery once."""
     return tuple({item.handle: item for item in items}.values())
-
-

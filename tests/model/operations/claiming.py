@@ -30,7 +30,8 @@ def deal(model: Model, owner: UUID, wants: Sequence[Want], jobs: Sequence[Job | 
         if job is None:
             continue
         want = wants[place]
-        model.claims.setdefault(want.token, Claim(job.queue, want.token, want.session_id))
+        claim = model.claims.setdefault(want.token, Claim(job.queue, want.token, want.session_id))
+        claim.ids += (job.id,)
         model.befall(job, Event.CLAIM)
         job.lease, job.limit = Handle(job.queue, job.id, want.token, turn), job.options.expire_ms
         dealt.append((handle_name(job.lease), job.facts.counts.attempt, job.facts.counts.retry_count))

@@ -28,7 +28,7 @@ def store(model: Model, queue: Queue, jobs: Sequence[NewJob]) -> Stored:
     for job_id in dict.fromkeys(job.id for job in jobs):
         job = first[job_id]
         live, over = model.jobs.get((queue.name, job_id)), model.newest_outcome(queue.name, job_id)
-        if live is not None or over is not None and over.recent:
+        if live is not None or (over is not None and over.recent):
             known[job_id] = live.data if live is not None else over.data if over is not None else ""
         else:
             options = job.options.over(queue.options)
@@ -124,7 +124,9 @@ class HandOver:
         unknown = {job.id: job for job in reversed(self.jobs) if (self.queue.name, job.id) not in model.jobs}
         stored = store(model, self.queue, self.jobs)
         # An id that turns out to be a finished job's has its place in the claim, which stays empty.
-        order = sorted(dict.fromkeys(job.id for job in self.jobs if job.id in unknown), key=lambda i: -unknown[i].priority)
+        order = sorted(
+            dict.fromkeys(job.id for job in self.jobs if job.id in unknown), key=lambda i: -unknown[i].priority
+        )
         offered = [model.jobs.get((self.queue.name, job_id)) for job_id in order]
         return stored, [] if waits else deal(model, self.owner, self.wants, offered)
 

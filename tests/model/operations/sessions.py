@@ -70,7 +70,9 @@ class Resume:
         held = {job.lease: job.facts.suspect for job in jobs if job.lease in self.held}
         given_back = model.end_all([job for job in jobs if job.lease not in self.held], Event.RETURNED)
         tokens = {handle.token for handle in held if handle is not None}
-        model.forget([c.token for c in list(model.claims.values()) if c.session == session.id and c.token not in tokens])
+        model.forget(
+            [c.token for c in list(model.claims.values()) if c.session == session.id and c.token not in tokens]
+        )
         going_on = sorted((handle_name(handle), suspect) for handle, suspect in held.items() if handle is not None)
         lost = [handle_name(handle) for handle in self.held if handle not in held]
         return session.epoch, name(before), going_on, lost, given_back
@@ -105,12 +107,10 @@ class End:
         if session is None or self.epoch not in (None, session.epoch) or self.renewals not in (None, session.renewals):
             return None
         del model.sessions[self.session]
-        jobs = model.leases(self.session)
         given_back: dict[str, int] = {}
-        for event in (Event.LOST, Event.RETURNED):
-            theirs = [job for job in jobs if (job.lease in self.received) is (event is Event.LOST)]
-            for queue, count in model.end_all(theirs, event).items():
-                given_back[queue] = given_back.get(queue, 0) + count
+        for job in model.leases(self.session):
+            model.befall(job, Event.LOST if job.lease in self.received else Event.RETURNED)
+            given_back[job.queue] = given_back.get(job.queue, 0) + 1
         model.forget([claim.token for claim in list(model.claims.values()) if claim.session == self.session])
         return name(session.owner), given_back
 

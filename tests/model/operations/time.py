@@ -103,7 +103,8 @@ class Day:
 
     async def do(self, stage: Stage) -> None:
         await stage.execute(
-            "UPDATE {s}.archive SET finished_at = finished_at - interval '25 hours' WHERE queue = %(queue)s AND id = %(id)s",
+            "UPDATE {s}.archive SET finished_at = finished_at - interval '25 hours'"
+            " WHERE queue = %(queue)s AND id = %(id)s",
             {"queue": self.job[0], "id": self.job[1]},
         )
 

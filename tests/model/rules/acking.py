@@ -2,65 +2,63 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from collections.abc import Iterator, Sequence
 
 from jobwire_server.domain.handles import Handle
-from jobwire_server.domain.jobs import AckItem, Complete, Extend, Fail, Release
+from jobwire_server.domain.jobs import AckItem, Complete, Extend, Fail, Outcome, Release
 from tests.model.operations.acking import Ack
+from tests.model.operations.operation import Operation
 from tests.model.stage import HOUR_MS, QUEUES
 
-from .rules import COUNTS, REPLICAS, SPOTS, Rules, chosen
+from .rules import Dice, Player, action, chosen, one_of
 
-COMPLETE = Complete("1")
-FAILS = [Fail("Error", "no", "", permanent, again) for permanent in (False, True) for again in (None, 0, HOUR_MS)]
-RELEASES = [Release(None), Release(0), Release(HOUR_MS)]
-EXTENDS = [Extend(None, None), Extend(1_000_000, None)]
-ANYTHING = [COMPLETE, *FAILS, *RELEASES, *EXTENDS]
+COMPLETE: Sequence[Outcome] = (Complete("1"),)
+FAILS: Sequence[Outcome] = tuple(
+    Fail("Error", "no", "", permanent, again) for permanent in (False, False, True) for again in (None, 0, HOUR_MS)
+)
+RELEASES: Sequence[Outcome] = (Release(None), Release(0), Release(HOUR_MS))
+EXTENDS: Sequence[Outcome] = (Extend(None, None), Extend(1_000_000, None))
+ANYTHING: Sequence[Outcome] = (*COMPLETE, *FAILS, *RELEASES, *EXTENDS)
 
 
-class Acking(Rules):
-    @rule(replica=REPLICAS, count=COUNTS, spot=SPOTS)
-    def complete(self, replica, count, spot):  # type: ignore[no-untyped-def]
-        self._say(replica, self.held(spot, count), [COMPLETE])
+class Acking(Player):
+    @action(5)
+    def complete(self, dice: Dice) -> Iterator[Operation]:
+        yield from _ack(dice, self.held(dice, dice.many), COMPLETE)
 
-    @rule(replica=REPLICAS, count=COUNTS, spot=SPOTS, how=st.sampled_from(FAILS))
-    def fail(self, replica, count, spot, how):  # type: ignore[no-untyped-def]
-        self._say(replica, self.held(spot, count), [how])
+    @action(5)
+    def fail(self, dice: Dice) -> Iterator[Operation]:
+        yield from _ack(dice, self.held(dice, dice.many), [one_of(FAILS, dice.how)])
 
-    @rule(replica=REPLICAS, count=COUNTS, spot=SPOTS, how=st.sampled_from(RELEASES))
-    def release(self, replica, count, spot, how):  # type: ignore[no-untyped-def]
-        self._say(replica, self.held(spot, count), [how])
+    @action(4)
+    def release(self, dice: Dice) -> Iterator[Operation]:
+        yield from _ack(dice, self.held(dice, dice.many), [one_of(RELEASES, dice.how)])
 
-    @rule(replica=REPLICAS, count=COUNTS, spot=SPOTS, how=st.sampled_from(EXTENDS))
-    def extend(self, replica, count, spot, how):  # type: ignore[no-untyped-def]
-        self._say(replica, self.held(spot, count), [how])
+    @action(3)
+    def extend(self, dice: Dice) -> Iterator[Operation]:
+        yield from _ack(dice, self.held(dice, dice.many), [one_of(EXTENDS, dice.how)])
 
-    @rule(replica=REPLICAS, spot=SPOTS)
-    def say_anything(self, replica, spot):  # type: ignore[no-untyped-def]
-        known = chosen(list(self.play.handles), spot, 2)
-        self._say(replica, known + self.held(spot, 2), chosen(ANYTHING, spot, 3))
+    @action(3)
+    def say_anything(self, dice: Dice) -> Iterator[Operation]:
+        """In one breath, also of deliveries that are over."""
+        yield from _ack(dice, self.any_handles(dice, 2) + self.held(dice, 2), chosen(ANYTHING, dice.how, 3))
 
-    @rule(replica=REPLICAS, spot=SPOTS)
-    def say_of_another(self, replica, spot):  # type: ignore[no-untyped-def]
+    @action(1)
+    def say_of_another(self, dice: Dice) -> Iterator[Operation]:
         """A handle that no claim made: another's place, token, job or queue."""
-        handles = chosen(list(self.play.handles), spot, 2)
-        if len(handles) < 2:
-            return
-        one, other = handles
-        made = [
-            Handle(one.queue, one.job_id, one.token, one.place % 3 + 1),
-            Handle(one.queue, one.job_id, other.token, one.place),
-            Handle(one.queue, other.job_id, one.token, one.place),
-            Handle(next(q.name for q in QUEUES if q.name != one.queue), one.job_id, one.token, one.place),
-        ]
-        self._say(replica, chosen(made, spot), chosen(ANYTHING, spot))
+        match self.any_handles(dice, 2):
+            case [one, other]:
+                elsewhere = next(queue.name for queue in QUEUES if queue.name != one.queue)
+                made = [
+                    Handle(one.queue, one.job_id, one.token, one.place % 3 + 1),
+                    Handle(one.queue, one.job_id, other.token, one.place),
+                    Handle(one.queue, other.job_id, one.token, one.place),
+                    Handle(elsewhere, one.job_id, one.token, one.place),
+                ]
+                yield from _ack(dice, [one_of(made, dice.how)], [one_of(ANYTHING, dice.how)])
 
-    def held(self, spot, count):  # type: ignore[no-untyped-def]
-        """Deliveries whose leases are valid."""
-        return chosen([job.lease for job in self.play.model.leases()], spot, count)
 
-    def _say(self, replica, handles, outcomes):  # type: ignore[no-untyped-def]
-        items = {handle: AckItem(handle, outcomes[place % len(outcomes)]) for place, handle in enumerate(handles)}
-        if items:
-            self.act(Ack(replica, tuple(items.values())))
+def _ack(dice: Dice, handles: Sequence[Handle], outcomes: Sequence[Outcome]) -> Iterator[Operation]:
+    items = {handle: AckItem(handle, one_of(outcomes, place)) for place, handle in enumerate(handles)}
+    if items:
+        yield Ack(dice.replica, tuple(items.values()))

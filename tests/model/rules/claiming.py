@@ -2,58 +2,69 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from collections.abc import Iterator
 
 from jobwire_server.store.claiming import Want
 from tests.model.operations.claiming import ClaimJobs, ClaimSuspect, Forget, GiveBack
+from tests.model.operations.operation import Operation
 from tests.model.stage import QUEUES
 
-from .rules import COUNTS, REPLICAS, SPOTS, Rules, chosen
+from .rules import Dice, Player, action, chosen, one_of
 
-_QUEUES = st.sampled_from([queue.name for queue in QUEUES])
-_STALE = st.sampled_from([0] * 9 + [-1, 1])
+_NAMES = tuple(queue.name for queue in QUEUES)
+_STALE = (0,) * 8 + (-1, 1)
 """By how much the epoch that a replica knows differs from the session's."""
 
 
-class Claiming(Rules):
-    @rule(replica=REPLICAS, queue=_QUEUES, count=COUNTS, stale=_STALE, spot=SPOTS)
-    def claim(self, replica, queue, count, stale, spot):  # type: ignore[no-untyped-def]
-        owner = self.play.replicas[replica]
+class Claiming(Player):
+    @action(6)
+    def claim(self, dice: Dice) -> Iterator[Operation]:
+        owner = self.replica(dice)
         # Of its own sessions, as a replica does, and now and then of any.
-        those = [s for s in self.play.model.sessions.values() if s.owner == owner or spot % 8 == 1]
+        those = [session for session in self.model.sessions.values() if session.owner == owner or dice.how % 8 == 1]
         wants = [
-            Want(session.id, session.epoch + stale, self.play.fresh("c"), 1 + (count + place) % 3)
-            for place, session in enumerate(chosen(those, spot, count))
+            Want(
+                session.id, session.epoch + one_of(_STALE, dice.spot), self.play.fresh("c"), 1 + (dice.how + place) % 3
+            )
+            for place, session in enumerate(chosen(those, dice.spot, dice.many))
         ]
-        if wants:
-            self.act(ClaimJobs(replica, owner, queue, tuple(wants)))
+        queue = self._queue(dice)
+        if wants and queue:
+            yield ClaimJobs(dice.replica, owner, queue, tuple(wants))
 
-    @rule(queue=_QUEUES, spot=SPOTS)
-    def claim_all(self, queue, spot):  # type: ignore[no-untyped-def]
-        for replica, owner in enumerate(self.play.replicas):
-            mine = [session for session in self.play.model.sessions.values() if session.owner == owner]
-            for session in chosen(mine, spot):
-                want = Want(session.id, session.epoch, self.play.fresh("c"), 10)
-                self.act(ClaimJobs(replica, owner, queue, (want,)))
+    @action(2)
+    def claim_all(self, dice: Dice) -> Iterator[Operation]:
+        queue = self._queue(dice)
+        for session in self.sessions(dice) if queue else []:
+            want = Want(session.id, session.epoch, self.play.fresh("c"), 20)
+            yield ClaimJobs(dice.replica, session.owner, queue, (want,))
 
-    @rule(replica=REPLICAS, queue=_QUEUES, stale=_STALE, spot=SPOTS)
-    def claim_suspect(self, replica, queue, stale, spot):  # type: ignore[no-untyped-def]
-        for session in self.sessions(spot):
-            want = Want(session.id, session.epoch + stale, self.play.fresh("c"), 1)
-            self.act(ClaimSuspect(replica, session.owner, queue, want))
+    def _queue(self, dice: Dice) -> str:
+        """One where something is ready, or now and then any."""
+        some = [name for name in _NAMES if self.model.ready(name, suspect=False)] or _NAMES[: dice.how % 10 == 1]
+        return one_of(some, dice.spot) if some else ""
 
-    @rule(replica=REPLICAS, queue=_QUEUES, spot=SPOTS)
-    def give_back(self, replica, queue, spot):  # type: ignore[no-untyped-def]
-        claims = [claim for claim in self.play.model.claims.values() if claim.queue == queue]
-        for claim in chosen(claims, spot) if spot % 4 else []:
-            self.act(GiveBack(replica, queue, claim.token, claim.session))
-        for session in self.sessions(spot) if not spot % 4 else []:
-            self.act(GiveBack(replica, queue, self.play.fresh("c"), session.id))
+    @action(3)
+    def claim_suspect(self, dice: Dice) -> Iterator[Operation]:
+        suspects = [job.queue for job in self.model.jobs.values() if job.facts.suspect]
+        for session in self.sessions(dice):
+            want = Want(session.id, session.epoch + one_of(_STALE, dice.spot), self.play.fresh("c"), 1)
+            for queue in chosen(suspects, dice.how):
+                yield ClaimSuspect(dice.replica, session.owner, queue, want)
 
-    @rule(replica=REPLICAS)
-    def forget(self, replica):  # type: ignore[no-untyped-def]
-        held = {job.lease.token for job in self.play.model.leases()}
-        over = [(claim.queue, claim.token) for claim in self.play.model.claims.values() if claim.token not in held]
+    @action(1)
+    def give_back(self, dice: Dice) -> Iterator[Operation]:
+        for claim in chosen(list(self.model.claims.values()), dice.spot):
+            yield GiveBack(dice.replica, claim.queue, claim.token, claim.session)
+
+    @action(1)
+    def fence(self, dice: Dice) -> Iterator[Operation]:
+        for session in self.sessions(dice):
+            yield GiveBack(dice.replica, one_of(_NAMES, dice.how), self.play.fresh("c"), session.id)
+
+    @action(1)
+    def forget(self, dice: Dice) -> Iterator[Operation]:
+        held = {job.lease.token for job in self.model.leases() if job.lease is not None}
+        over = [(claim.queue, claim.token) for claim in self.model.claims.values() if claim.token not in held]
         if over:
-            self.act(Forget(replica, tuple(over)))
+            yield Forget(dice.replica, tuple(over))
