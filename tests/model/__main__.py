@@ -38,11 +38,11 @@ def main() -> int:
         try:
             run(theatre, said.steps)
         except Disagreement as error:
-            print(error)
+            sys.stdout.write(f"{error}\n")
             return 1
         finally:
             seconds = time.monotonic() - begin
-            print(f"{theatre.steps:,} steps in {seconds:.0f} s", file=sys.stderr)
+            sys.stderr.write(f"{theatre.steps:,} steps in {seconds:.0f} s\n")
     return 0
 
 

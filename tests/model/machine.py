@@ -6,7 +6,7 @@ import random
 from typing import ClassVar
 
 import hypothesis.internal.conjecture.engine
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -69,7 +69,6 @@ class Machine(RuleBasedStateMachine):
         done = False
         for operation in getattr(self.player, name)(dice):
             self.play.act(operation)
-            note(self.play.history[-1])
             done = True
         return done
 
@@ -85,6 +84,7 @@ def run(theatre: Theatre, steps: int) -> None:
         stateful_step_count=STEPS_OF_A_PLAY,
         deadline=None,
         database=None,
+        verbosity=Verbosity.quiet,
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )

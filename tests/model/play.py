@@ -119,4 +119,6 @@ class Play:
         return "".join([f"{what}: found    {x}\n" for x in more] + [f"{what}: expected {x}\n" for x in less])
 
     def _story(self) -> str:
-        return "history:\n" + "".join(f"  {n:>3} {line}\n" for n, line in enumerate(self.history, 1))
+        """What was done, what was repeated at once and to the same effect in one line."""
+        lines = [(line, len(list(same))) for line, same in itertools.groupby(self.history)]
+        return "history:\n" + "".join(f"  {line}{f' (x {count})' if count > 1 else ''}\n" for line, count in lines)

@@ -133,7 +133,7 @@ class Again(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """From any standing of `before` an event leads to `after`, and is counted so."""
+    """From any standing of `before` an event leads to `after`, and is counted so. Of several the first applies."""
 
     event: Event
     before: frozenset[Standing]
@@ -202,9 +202,9 @@ def _holds(when: When, job: Facts, permanent: bool) -> bool:
         case When.PERMANENT:
             return permanent
         case When.RETRY_LEFT:
-            return not permanent and job.counts.retry_count < job.retry_limit
+            return job.counts.retry_count < job.retry_limit
         case When.NO_RETRY_LEFT:
-            return not permanent and job.counts.retry_count >= job.retry_limit
+            return job.counts.retry_count >= job.retry_limit
         case When.LOSS_LEFT:
             return job.counts.loss_count + 1 < POISON_LOSSES
         case When.POISON:

@@ -36,7 +36,7 @@ def action(weight: int) -> Callable[[Action], Action]:
     """Puts a method into the deck so many times."""
 
     def mark(method: Action) -> Action:
-        method.weight = weight  # type: ignore[attr-defined]
+        method.weight = weight
         return method
 
     return mark
