@@ -17,6 +17,7 @@ import psycopg
 from jobwire_server.embedded import EmbeddedPostgres
 
 from .machine import run
+from .page import table
 from .play import Disagreement, Theatre
 
 
@@ -25,7 +26,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="make model", description=__doc__)
     parser.add_argument("--steps", type=int, default=200_000, help="how many (default 200,000; the tests do 20,000)")
+    parser.add_argument("--table", action="store_true", help="print the table of transitions for the docs, and stop")
     said = parser.parse_args()
+    if said.table:
+        sys.stdout.write(table())
+        return 0
     with contextlib.ExitStack() as stack:
         dsn = os.environ.get("JOBWIRE_DATABASE_URL") or os.environ.get("DATABASE_URL")
         if not dsn:

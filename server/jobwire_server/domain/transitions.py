@@ -73,8 +73,8 @@ class When(enum.Enum):
     PERMANENT = "permanent"
     RETRY_LEFT = "a retry left"
     NO_RETRY_LEFT = "no retry left"
-    LOSS_LEFT = f"fewer than {POISON_LOSSES} losses with it"
-    POISON = f"{POISON_LOSSES} losses with it"
+    LOSS_LEFT = f"not the {POISON_LOSSES}th time"
+    POISON = f"for the {POISON_LOSSES}th time"
 
 
 @dataclass(frozen=True, slots=True)
