@@ -116,7 +116,8 @@ def _of_kind(draw: st.DrawFn, kind: Descriptor, oddity: int, *, odd: bool = Fals
         odd = bool(oddity) and not draw(st.integers(0, oddity - 1))
         if _is_map(of):
             texts = _texts(of.name, odd=odd)
-            getattr(message, of.name).update(draw(st.dictionaries(texts, texts, max_size=_MOST)))
+            values = _values(of.message_type.fields_by_name["value"], oddity, odd=odd)
+            getattr(message, of.name).update(draw(st.dictionaries(texts, values, max_size=_MOST)))
         elif of.is_repeated:
             values = _values(of, oddity, odd=odd)
             getattr(message, of.name).extend(draw(st.lists(values, min_size=1, max_size=_MOST)))

@@ -22,6 +22,7 @@ from jobwire_server.domain.jobs import (
     Job,
     JobFailure,
     JobState,
+    NotCreated,
     Progress,
     Published,
     StopReason,
@@ -143,7 +144,9 @@ def test_progress_without_a_share_says_so() -> None:
 
 def test_published_jobs_are_answered_in_order() -> None:
     other = uuid4()
-    message = answers.publish_response([Published(ID, True), Published(other, False, data_differs=True)])
+    message = answers.publish_response(
+        [Published(ID, True), Published(other, False, True, NotCreated.DUPLICATE_ID, other)]
+    )
     assert written(message)["results"] == [
         {"job_id": str(ID), "created": True},
         {
@@ -258,8 +261,8 @@ def test_deliveries_of_any_size_arrive_as_they_were(size: int) -> None:
 
 
 def test_a_queue_shows_its_counts_only_if_they_were_counted() -> None:
-    queue = Queue("mail", JobOptions(), 10, 5, MOMENT, MOMENT)
-    sizes = {"max_data_bytes": 10, "max_depth": "5"}
+    queue = Queue("mail", JobOptions(), 10, 5, created_at=MOMENT, updated_at=MOMENT)
+    sizes = {"max_data_bytes": 10, "max_depth": "5", "policy": "QUEUE_POLICY_STANDARD", "limits": {}, "fair": False}
     plain = {"name": "mail", "options": OPTIONS, "create_time": WRITTEN, "update_time": WRITTEN} | sizes
     assert written(answers.queue(queue)) == plain
     counted = written(answers.queue(queue, QueueCounts(1, 2, 0)))

@@ -22,6 +22,7 @@ CASES = [
     (errors.TooManySessions(3), "RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS"),
     (errors.Overloaded(0.3), "RESOURCE_EXHAUSTED", "OVERLOADED"),
     (errors.QueueFull("mail", 5), "RESOURCE_EXHAUSTED", "QUEUE_FULL"),
+    (errors.QueueBusy("work", "jobs run"), "FAILED_PRECONDITION", "QUEUE_BUSY"),
     (errors.Draining(), "UNAVAILABLE", "DRAINING"),
     (errors.DatabaseUnavailable(), "UNAVAILABLE", "DATABASE_UNAVAILABLE"),
 ]
@@ -34,7 +35,7 @@ def kinds(base: type[errors.JobwireError]) -> Iterator[type[errors.JobwireError]
 
 
 def test_no_error_is_forgotten() -> None:
-    bases = {errors.NotFound, errors.Refused}
+    bases = {errors.NotFound, errors.Refused, errors.FailedPrecondition}
     assert {type(error) for error, _, _ in CASES} == set(kinds(errors.JobwireError)) - bases
 
 

@@ -52,7 +52,17 @@ class AdminServicer(AdminServiceServicer):
     async def UpdateQueue(self, request: pb.UpdateQueueRequest, context: Context) -> pb.UpdateQueueResponse:
         name, patch = admin_requests.queue_patch(request.queue)
         this_call().note(queue=name)
-        return pb.UpdateQueueResponse(queue=answers.queue(await self._broker.queues.update(name, patch)))
+        return pb.UpdateQueueResponse(queue=answers.queue(await self._broker.change_queue(name, patch)))
+
+    async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
+        return pb.PauseQueueResponse(queue=await self._pause(request.name, paused=True))
+
+    async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
+        return pb.ResumeQueueResponse(queue=await self._pause(request.name, paused=False))
+
+    async def _pause(self, name: str, *, paused: bool) -> pb.Queue:
+        this_call().note(queue=check_queue_name(name, "name"))
+        return answers.queue(await self._broker.pause_queue(name, paused=paused))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         page = admin_requests.job_page(request)

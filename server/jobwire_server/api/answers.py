@@ -23,7 +23,7 @@ from jobwire_server.broker.messages import (
     Opened,
 )
 from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Published
-from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts
+from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts, QueueLimits, Rate
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -59,13 +59,15 @@ def publish_response(results: Sequence[Published]) -> queue_service_pb2.PublishR
 
 
 def _publish_result(published: Published) -> bytes:
-    job_id = str(published.id)
     if published.created:
-        return _CREATED_ID + sized(job_id.encode())
+        return _CREATED_ID + sized(str(published.id).encode())
+    assert published.reason is not None
+    assert published.met is not None
     return queue_service_pb2.PublishResult(
-        job_id=job_id,
-        reason=queue_service_pb2.NOT_CREATED_REASON_DUPLICATE_ID,
-        met_job_id=job_id,
+        # The id under which the work is stored, whoever brought it.
+        job_id=str(published.met),
+        reason=queue_service_pb2.NotCreatedReason.ValueType(published.reason),
+        met_job_id=str(published.met),
         data_differs=published.data_differs,
     ).SerializeToString()
 
@@ -205,7 +207,15 @@ def job(job: Job) -> job_pb2.Job:
         session_id=str(job.session_id or ""),
         cancel_requested=job.cancel_requested,
         revision=job.revision,
+        key=job.labels.key or "",
+        group=None if job.labels.group is None else job_pb2.JobGroup(id=job.labels.group, tier=job.labels.tier or ""),
+        waits_for=_gate(job.waits_at) if job.waits_at else "",
     )
+
+
+def _gate(gate: str) -> str:
+    """A gate's name as people read it."""
+    return f"{'key' if gate[0] == 'k' else 'group'} {gate[1:]}".rstrip()
 
 
 def _job_error(failure: JobFailure) -> job_pb2.JobError:
@@ -227,6 +237,7 @@ def _options(options: JobOptions) -> job_pb2.JobOptions:
         retry_delay_max=duration(options.retry_delay_max_ms),
         expire_in=duration(options.expire_ms),
         retention=duration(options.retention_ms),
+        dead_letter=options.dead_letter,
     )
 
 
@@ -237,12 +248,33 @@ def queue(queue: Queue, counts: QueueCounts | None = None) -> admin_service_pb2.
         options=_options(queue.options),
         max_data_bytes=queue.max_data_bytes,
         max_depth=queue.max_depth,
+        policy=admin_service_pb2.QueuePolicy.ValueType(queue.policy + 1),
+        limits=_limits(queue.limits),
+        fair=queue.fair,
+        waiting_retention=None if queue.waiting_ms is None else duration(queue.waiting_ms),
+        paused=queue.paused,
         create_time=timestamp(queue.created_at),
         update_time=timestamp(queue.updated_at),
         counts=None
         if counts is None
-        else admin_service_pb2.QueueCounts(ready=counts.ready, scheduled=counts.scheduled, active=counts.active),
+        else admin_service_pb2.QueueCounts(
+            ready=counts.ready, scheduled=counts.scheduled, active=counts.active, blocked=counts.blocked
+        ),
     )
+
+
+def _limits(limits: QueueLimits) -> admin_service_pb2.QueueLimits:
+    return admin_service_pb2.QueueLimits(
+        max_active=limits.max_active,
+        rate=_rate(limits.rate),
+        group_max_active=limits.group_max_active,
+        tier_max_active=limits.tier_max_active,
+        group_rate=_rate(limits.group_rate),
+    )
+
+
+def _rate(rate: Rate | None) -> admin_service_pb2.Rate | None:
+    return None if rate is None else admin_service_pb2.Rate(starts=rate.starts, period=duration(rate.period_ms))
 
 
 def cancel_response(

@@ -34,7 +34,18 @@ from jobwire_server.api.fields import (
 from jobwire_server.broker.messages import Ack, Resume, Subscription
 from jobwire_server.domain import limits
 from jobwire_server.domain.handles import Handle
-from jobwire_server.domain.jobs import AckItem, Complete, Extend, Fail, NewJob, Outcome, Progress, Release
+from jobwire_server.domain.jobs import (
+    NO_LABELS,
+    AckItem,
+    Complete,
+    Extend,
+    Fail,
+    Labels,
+    NewJob,
+    Outcome,
+    Progress,
+    Release,
+)
 from jobwire_server.domain.json_text import check_json
 from jobwire_server.domain.queues import NOTHING_SAID, JobOptionsPatch, check_queue_name
 
@@ -79,7 +90,15 @@ def _new_job(spec: queue_service_pb2.JobSpec, index: int, max_data_bytes: int) -
     job_id = uuid(spec.id, path(at, "id")) if spec.id else uuid_utils.compat.uuid7()
     data = check_json(spec.data, path(at, "data"), max_data_bytes) if spec.data else "null"
     starts_at, has_options = spec.HasField("start_after"), spec.HasField("options")
-    if not (starts_at or has_options or spec.priority or spec.headers or spec.HasField("start_in")):
+    labels = _labels(spec, at) if spec.key or spec.HasField("group") or spec.HasField("unique") else NO_LABELS
+    if not (
+        starts_at
+        or has_options
+        or spec.priority
+        or spec.headers
+        or spec.HasField("start_in")
+        or labels is not NO_LABELS
+    ):
         return NewJob(job_id, data, bool(spec.id))
     return NewJob(
         id=job_id,
@@ -90,6 +109,21 @@ def _new_job(spec: queue_service_pb2.JobSpec, index: int, max_data_bytes: int) -
         start_in_ms=optional_duration_ms(spec, "start_in", at, 0, limits.START_AHEAD_MAX),
         headers=_headers(spec.headers, path(at, "headers")) if spec.headers else None,
         options=options_patch(spec.options, path(at, "options")) if has_options else NOTHING_SAID,
+        labels=labels,
+    )
+
+
+def _labels(spec: queue_service_pb2.JobSpec, at: str) -> Labels:
+    group = spec.group if spec.HasField("group") else None
+    if group is not None and not group.id:
+        raise broken(path(at, "group.id"), "must be set: 1 to 200 characters; leave `group` out for a job of none")
+    return Labels(
+        key=plain_text(spec.key, path(at, "key"), limits.LABEL) or None,
+        group=group and plain_text(group.id, path(at, "group.id"), limits.LABEL),
+        tier=(group and plain_text(group.tier, path(at, "group.tier"), limits.LABEL)) or None,
+        throttle_ms=optional_duration_ms(spec, "throttle", at, 1, limits.UNIQUE_MAX),
+        debounce_ms=optional_duration_ms(spec, "debounce", at, 1, limits.UNIQUE_MAX),
+        unique_ms=optional_duration_ms(spec, "unique_for", at, 1, limits.UNIQUE_MAX),
     )
 
 
@@ -112,7 +146,12 @@ def options_patch(options: job_pb2.JobOptions, at: str) -> JobOptionsPatch:
         retry_delay_max_ms=optional_duration_ms(options, "retry_delay_max", at, 0, limits.RETRY_DELAY_MAX),
         expire_ms=optional_duration_ms(options, "expire_in", at, limits.EXPIRE_MIN, limits.EXPIRE_MAX),
         retention_ms=optional_duration_ms(options, "retention", at, 0, limits.RETENTION_MAX),
+        dead_letter=_dead_letter(options.dead_letter, at) if options.HasField("dead_letter") else None,
     )
+
+
+def _dead_letter(name: str, at: str) -> str:
+    return check_queue_name(name, path(at, "dead_letter")) if name else ""
 
 
 def subscription(request: queue_service_pb2.SubscribeRequest) -> Subscription:

@@ -13,14 +13,15 @@ from uuid import UUID
 
 import structlog
 
-from jobwire_server.domain.errors import JobNotFound, JobwireError
+from jobwire_server.domain.errors import FieldViolation, InvalidArgument, JobNotFound, JobwireError
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import CancelStatus, Job, JobState, NewJob, Published
-from jobwire_server.domain.queues import Queue
+from jobwire_server.domain.queues import Policy, Queue, QueuePatch
 from jobwire_server.store import archive, reading, sessions, settling
 from jobwire_server.store import migrate as migrations
 from jobwire_server.store import upkeep as upkeep_store
 from jobwire_server.store.database import Connection, Database
+from jobwire_server.store.publishing import QueueChanged
 from jobwire_server.store.sessions import Ended
 from jobwire_server.store.settling import Stop
 
@@ -28,6 +29,7 @@ from . import background
 from .acker import Acker
 from .admission import Admission
 from .dispatcher import Dispatcher
+from .gatekeeper import Gatekeeper
 from .messages import Ack, AckAnswer, Subscription
 from .publisher import Publisher
 from .queue_book import QueueBook
@@ -75,7 +77,9 @@ class Broker:
             on_connected=self._connected,
             on_lost=self._lost,
         )
-        self._dispatcher = Dispatcher(database, terms.replica, self._stats)
+        self.queues = QueueBook(database, create=terms.create_queues)
+        self._gatekeeper = Gatekeeper(database, self._tickets)
+        self._dispatcher = Dispatcher(database, terms.replica, self._stats, self.queues.known)
         self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
         self.admission = Admission(terms.max_publishing_bytes, self._stats)
         self._publisher = Publisher(database, self._dispatcher, terms.publishing_connections, self._stats, self._stored)
@@ -97,10 +101,10 @@ class Broker:
             hungry=self._dispatcher.hungry,
             on_found=lambda queue: self._dispatcher.wake(queue, from_start=True, suspects=True),
             on_ready=self._tickets,
+            on_gates=self._gatekeeper.poke,
             on_stop=self._stop,
             on_changed=self._queue_changed,
         )
-        self.queues = QueueBook(database, create=terms.create_queues)
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
 
@@ -131,6 +135,7 @@ class Broker:
         await self._dispatcher.stop()
         await self._book.aclose()
         await background.end([*self._tasks, *self._looks])
+        await self._gatekeeper.stop()
 
     async def _prepare(self) -> None:
         """Waits for the database, with its schema and the archive's next days in place."""
@@ -221,7 +226,17 @@ class Broker:
 
     async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> list[Published]:
         """Stores jobs, all or none."""
-        return await self._publisher.publish(queue, jobs)
+        if queue.policy is Policy.KEY_STRICT_FIFO:
+            for place, job in enumerate(jobs):
+                if job.labels.key is None:
+                    rule = f"must be set: queue {queue.name!r} keeps the jobs of each key in their order"
+                    raise InvalidArgument(FieldViolation(f"jobs[{place}].key", rule))
+        while True:
+            try:
+                return await self._publisher.publish(queue, jobs)
+            except QueueChanged:
+                self.queues.forget(queue.name)
+                queue = await self.queues.for_publish(queue.name)
 
     @contextlib.asynccontextmanager
     async def subscribe(self, subscription: Subscription) -> AsyncIterator[Stream]:
@@ -301,14 +316,17 @@ class Broker:
 
     # What the parts tell each other.
 
-    def _stored(self, queue: str, jobs: Sequence[NewJob]) -> None:
-        if any(job.start_in_ms is None and job.start_after is None for job in jobs):
+    def _stored(self, stored_in: Queue, jobs: Sequence[NewJob]) -> None:
+        queue = stored_in.name
+        if stored_in.gated:
+            self._gatekeeper.poke(queue)
+        elif any(job.start_in_ms is None and job.start_after is None for job in jobs):
             self._dispatcher.wake(queue, from_start=False, suspects=False)
             self._signals.tell_queue(queue, "ready")
         pauses = [job.start_in_ms / 1000 for job in jobs if job.start_in_ms is not None]
         if pauses:
             self._upkeep.due_in(min(pauses))
-        if any(job.start_after is not None for job in jobs):
+        if any(job.start_after is not None or job.labels.debounce_ms is not None for job in jobs):
             # A point in time is the database's to compare; it may be past already.
             self._upkeep.due_in(0.0)
             self._dispatcher.wake(queue, from_start=False, suspects=False)
@@ -320,14 +338,44 @@ class Broker:
     def _back(self, queue: str, pause: timedelta) -> None:
         if pause <= timedelta(0):
             self._tickets(queue)
+            self._left(queue)
         else:
             self._upkeep.due_in(pause.total_seconds())
 
+    def _left(self, queue: str) -> None:
+        """Leases of this queue ended: others may have their turn."""
+        known = self.queues.known(queue)
+        if known is None:
+            return
+        if known.gated:
+            self._gatekeeper.poke(queue)
+        if known.limited:
+            self._tickets(queue)
+
+    async def change_queue(self, name: str, patch: QueuePatch) -> Queue:
+        """Changes what `patch` says of a queue, here and on the other replicas."""
+        queue = await self.queues.update(name, patch)
+        self._rules_changed(name)
+        return queue
+
+    async def pause_queue(self, name: str, *, paused: bool) -> Queue:
+        """Has nothing of a queue start any more, or again; what runs goes on."""
+        queue = await self.queues.pause(name, paused=paused)
+        self._rules_changed(name)
+        return queue
+
+    def _rules_changed(self, queue: str) -> None:
+        self._signals.tell_queue(queue, "rules")
+        self._tickets(queue)
+        self._left(queue)
+
     def _jobs_changed(self, queue: str, job_ids: Iterable[UUID]) -> None:
+        self._left(queue)
         self._waits.changed(queue, job_ids)
         self._signals.tell_queue(queue, "changed")
 
     def _queue_changed(self, queue: str) -> None:
+        self._left(queue)
         self._look_again(partial(self._waits.poll, queue))
         self._signals.tell_queue(queue, "changed")
 
@@ -337,6 +385,7 @@ class Broker:
         for queue, jobs in ended.given_back.items():
             self._stats["given_back"] += jobs
             self._tickets(queue)
+            self._left(queue)
 
     async def _stop(self, stop: Stop) -> None:
         if self._book.stop_delivery(stop.session_id, stop.handle, stop.reason, stop.grace_ms):
@@ -346,6 +395,13 @@ class Broker:
             self._signals.tell_replica(owner, kind="stops")
 
     def _heard_of_queue(self, queue: str, what: str) -> None:
+        if what == "rules":
+            self._look_again(partial(self.queues.refresh, queue))
+            what = "back"
+        known = self.queues.known(queue)
+        if what == "ready" and (known is None or known.gated):
+            # Perhaps by publish(): nobody else knows of it.
+            self._gatekeeper.poke(queue)
         if what in ("ready", "back"):
             self._dispatcher.wake(queue, from_start=True, suspects=what == "back")
         elif what == "changed":

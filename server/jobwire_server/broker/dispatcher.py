@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 from uuid import UUID, uuid4
 
@@ -121,8 +122,9 @@ class _Lane:
 class Dispatcher:
     """All lanes of this replica."""
 
-    def __init__(self, database: Database, replica: UUID, stats: Stats) -> None:
+    def __init__(self, database: Database, replica: UUID, stats: Stats, known: Callable[[str], Queue | None]) -> None:
         self._database = database
+        self._known = known
         self._replica = replica
         self._stats = stats
         self._lanes: dict[str, _Lane] = {}
@@ -218,7 +220,7 @@ class Dispatcher:
 
         Whatever may wait already comes first: as long as the lane has hope, or claims, new jobs go behind.
         """
-        lane = self._lanes.get(queue.name)
+        lane = None if queue.limited or queue.paused else self._lanes.get(queue.name)
         takers = self._waiting_for(lane, jobs) if lane is not None else []
         if lane is None or not takers:
             return await publishing.publish(self._database, queue, jobs)
@@ -277,7 +279,13 @@ class Dispatcher:
 
     async def _claim(self, lane: _Lane) -> bool:
         """One round; False if there is nothing to do until something changes."""
-        if lane.suspects and await self._claim_suspect(lane):
+        queue = self._known(lane.queue)
+        return not (queue is not None and queue.paused) and await self._claim_from(
+            lane, limited=queue is not None and queue.limited
+        )
+
+    async def _claim_from(self, lane: _Lane, *, limited: bool) -> bool:
+        if lane.suspects and await self._claim_suspect(lane, limited=limited):
             return True
         if not lane.hopeful:
             return False
@@ -301,7 +309,9 @@ class Dispatcher:
             claimed = await self._reserving(
                 lane,
                 takers,
-                claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans()),
+                self._claim_limited(lane, wants)
+                if limited
+                else claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans()),
                 _deliveries,
             )
         finally:
@@ -317,7 +327,16 @@ class Dispatcher:
             lane.hopeful = True
         return lane.hopeful
 
-    async def _claim_suspect(self, lane: _Lane) -> bool:
+    async def _claim_limited(self, lane: _Lane, wants: Sequence[Want]) -> list[Claimed]:
+        outcome = await claiming.claim_limited(self._database, self._replica, lane.queue, wants, lane.floor.spans())
+        if outcome.more_in_ms is not None:
+            # Its rate allows more then; a limit on what runs, when something ends, of which others tell.
+            asyncio.get_running_loop().call_later(
+                outcome.more_in_ms / 1000, partial(lane.wake, from_start=False, suspects=True)
+            )
+        return outcome.claimed
+
+    async def _claim_suspect(self, lane: _Lane, *, limited: bool) -> bool:
         """Has one suspect job run alone.
 
         In an idle session, or in one that is kept free until it is idle. False if none can be claimed now.
@@ -345,7 +364,7 @@ class Dispatcher:
             claimed = await self._reserving(
                 lane,
                 [(session, want)],
-                claiming.claim_suspect(self._database, self._replica, lane.queue, want),
+                claiming.claim_suspect(self._database, self._replica, lane.queue, want, limited=limited),
                 _deliveries,
             )
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 
 from jobwire_server.domain.errors import DatabaseUnavailable, FieldViolation, InvalidArgument, JobwireError, QueueFull
 from jobwire_server.domain.jobs import NewJob, Published
@@ -37,7 +38,7 @@ class Publisher:
         dispatcher: Dispatcher,
         connections: int,
         stats: Stats,
-        on_stored: Callable[[str, Sequence[NewJob]], None],
+        on_stored: Callable[[Queue, Sequence[NewJob]], None],
     ) -> None:
         self._database = database
         self._dispatcher = dispatcher
@@ -45,34 +46,38 @@ class Publisher:
         self._stats = stats
         self._on_stored = on_stored
         self._depths = Depths(database)
-        self._lines: dict[str, GroupCommit[Call, Answer]] = {}
+        self._lines: dict[tuple[str, bool], GroupCommit[Call, Answer]] = {}
 
     async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> list[Published]:
         """Stores `jobs`, all or none; a result for each, in order, once they are on disk. QueueFull without room."""
-        line = self._lines.get(queue.name)
+        # Those with keys never go with those without: whoever holds a key must not keep these waiting.
+        keyed = queue.guarded or not all(job.plain for job in jobs)
+        line = self._lines.get((queue.name, keyed))
         if line is None:
-            line = self._lines[queue.name] = GroupCommit(self._store, _fits)
+            line = self._lines[queue.name, keyed] = GroupCommit(partial(self._store, keyed), _fits)
         try:
             answer = await line.submit((queue, jobs))
         finally:
             if line.idle:
-                self._lines.pop(queue.name, None)
+                self._lines.pop((queue.name, keyed), None)
         if isinstance(answer, JobwireError):
             raise answer
         return answer
 
-    async def _store(self, calls: Sequence[Call]) -> list[Answer]:
+    async def _store(self, keyed: bool, calls: Sequence[Call]) -> list[Answer]:
         queue = calls[-1][0]
-        await self._dispatcher.calm(queue.name)
+        if not keyed:
+            await self._dispatcher.calm(queue.name)
         async with self._connection():
             refusals = await self._refusals(queue, calls) if queue.max_depth else [None] * len(calls)
             jobs = [job for (_, mine), refusal in zip(calls, refusals, strict=True) if refusal is None for job in mine]
-            outcome = await self._dispatcher.publish(queue, jobs) if jobs else PublishOutcome([])
+            store_jobs = partial(store.publish_keyed, self._database) if keyed else self._dispatcher.publish
+            outcome = await store_jobs(queue, jobs) if jobs else PublishOutcome([])
         created, waiting = outcome.created, outcome.created - len(outcome.claimed)
         self._stats["published"] += created
         if waiting:
             self._depths.stored(queue, waiting)
-            self._on_stored(queue.name, jobs)
+            self._on_stored(queue, jobs)
         results = iter(outcome.results)
         return [refusal or [next(results) for _ in mine] for (_, mine), refusal in zip(calls, refusals, strict=True)]
 

@@ -92,6 +92,27 @@ class QueueBook:
         else:
             self._remember(queue)
 
+    def known(self, name: str) -> Queue | None:
+        """The queue as it was last seen, if it was."""
+        entry = self._known.get(name)
+        return None if entry is None else entry.queue
+
+    async def refresh(self, name: str) -> None:
+        """Looks at the queue anew."""
+        self._known.pop(name, None)
+        await self.find(name)
+
+    def forget(self, name: str) -> None:
+        """The queue has changed: the next who asks looks again."""
+        self._known.pop(name, None)
+
+    async def pause(self, name: str, *, paused: bool) -> Queue:
+        """Has nothing of a queue be claimed any more, or again. QueueNotFound if there is no such queue."""
+        if not await store.pause_queue(self._database, name, paused=paused):
+            raise QueueNotFound(name)
+        self._known.pop(name, None)
+        return await self._look(name)
+
     async def for_publish(self, name: str) -> Queue:
         """The queue; if there is none it is created with the defaults, unless that is switched off."""
         try:

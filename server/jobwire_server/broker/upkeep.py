@@ -134,12 +134,14 @@ class SessionWatch:
 class Upkeep:
     """Due jobs, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
 
+    `on_gates(queue)` is called when the gates of a queue are to be looked at.
+
     `hungry()` says in which queues, and `on_found(queue)` is called for those that have some; `on_ready(queue)` when
     jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
     when jobs may have changed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (five of them are whom it tells)
         self,
         database: Database,
         poll_seconds: float,
@@ -148,6 +150,7 @@ class Upkeep:
         hungry: Callable[[], Sequence[str]],
         on_found: Callable[[str], None],
         on_ready: Callable[[str], None],
+        on_gates: Callable[[str], None],
         on_stop: Callable[[Stop], Awaitable[None]],
         on_changed: Callable[[str], None],
     ) -> None:
@@ -158,6 +161,7 @@ class Upkeep:
         self._on_found = on_found
         self._next_look = 0.0
         self._on_ready = on_ready
+        self._on_gates = on_gates
         self._on_stop = on_stop
         self._on_changed = on_changed
         self._blocked: set[UUID] = set()
@@ -199,12 +203,14 @@ class Upkeep:
             self._next_look = began + max(self._poll, (time.monotonic() - began) / _LOOK_SHARE)
         for queue in due.ready:
             self._on_found(queue)
+        for queue in due.gates:
+            self._on_gates(queue)
         if due.claim:
             self._claim_due.set()
         pause = self._poll if due.job_in_ms is None else min(self._poll, due.job_in_ms / 1000)
         if pause <= 0:
-            for queue in await store.promote_due(self._database):
-                self._on_ready(queue)
+            for queue, gated in (await store.promote_due(self._database)).items():
+                (self._on_gates if gated else self._on_ready)(queue)
         self._next_due = time.monotonic() + pause
         await _wait(self._due, max(pause, 0.001))
 

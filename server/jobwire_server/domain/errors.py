@@ -87,6 +87,19 @@ class SessionLost(NotFound):
         super().__init__(f"session {session_id} is over; cancel what runs under it and subscribe anew without `resume`")
 
 
+class FailedPrecondition(JobwireError):
+    """The state of something forbids it, until somebody changes that."""
+
+
+class QueueBusy(FailedPrecondition):
+    """The queue's jobs stand in the way of a change."""
+
+    reason = "QUEUE_BUSY"
+
+    def __init__(self, queue: str, why: str) -> None:
+        super().__init__(f"queue {queue!r} cannot be changed like this now: {why}")
+
+
 class SessionTakenOver(JobwireError):
     """The session goes on in a newer Subscribe call."""
 

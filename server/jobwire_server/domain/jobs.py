@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from .handles import Handle
@@ -43,6 +43,34 @@ class StopReason(enum.IntEnum):
     LEASE_LOST = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a job is said to belong to, and which others of its key it is not to be stored beside.
+
+    At most one of the durations is given.
+    """
+
+    key: str | None = None
+    group: str | None = None
+    tier: str | None = None
+    throttle_ms: int | None = None
+    debounce_ms: int | None = None
+    unique_ms: int | None = None
+
+
+NO_LABELS = Labels()
+
+
+class NotCreated(enum.IntEnum):
+    """Why a job was not stored. The numbers are those of the contract and of publish_keyed()."""
+
+    DUPLICATE_ID = 1
+    POLICY = 2
+    THROTTLED = 3
+    DEBOUNCED = 4
+    NOT_UNIQUE = 5
+
+
 class NewJob(NamedTuple):
     """A job to be stored. `data` and `headers` are JSON text; `headers` is None if there are none."""
 
@@ -55,6 +83,12 @@ class NewJob(NamedTuple):
     start_in_ms: int | None = None
     headers: str | None = None
     options: JobOptionsPatch = NOTHING_SAID
+    labels: Labels = NO_LABELS
+
+    @property
+    def plain(self) -> bool:
+        """Whether it has none of what only `publish_keyed` minds."""
+        return self.labels is NO_LABELS and self.options.dead_letter is None
 
 
 class Published(NamedTuple):
@@ -63,6 +97,9 @@ class Published(NamedTuple):
     id: UUID
     created: bool
     data_differs: bool = False
+    reason: NotCreated | None = None
+    met: UUID | None = None
+    """The job that stands in the way."""
 
 
 class Delivery(NamedTuple):
@@ -199,3 +236,9 @@ class Job:
     session_id: UUID | None
     cancel_requested: bool
     revision: str
+    labels: Labels = NO_LABELS
+    dead_letter: str | None = None
+    origin: dict[str, Any] | None = None
+    checkpoint: str | None = None
+    waits_at: str | None = None
+    """The gate that keeps a blocked job: `k` and its key, or `g` and its group."""

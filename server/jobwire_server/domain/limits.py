@@ -26,6 +26,19 @@ JSON_DEPTH: Final = 64
 DEPTH_MAX: Final = 1_000_000_000
 
 PRIORITY_MAX: Final = 32_767
+LABEL: Final = 200
+"""A key, a group, a tier."""
+TIERS: Final = 100
+ACTIVE_MAX: Final = 1_000_000
+RATE_STARTS_MAX: Final = 1_000_000
+RATE_PERIOD_MIN: Final = 100
+RATE_PERIOD_MAX: Final = 31 * DAY
+UNIQUE_MAX: Final = 365 * DAY
+WAITING_MAX: Final = 3_650 * DAY
+GATE_CHANGE_JOBS: Final = 10_000
+"""So many live jobs a queue may have while its policy or limits change: all of them pass the gates anew, in one
+transaction."""
+
 HEADERS: Final = 20
 HEADER_NAME: Final = 100
 HEADER_VALUE: Final = 1_000

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -19,6 +21,37 @@ def check_queue_name(name: str, at: str = "queue") -> str:
     return name
 
 
+class Policy(enum.IntEnum):
+    """How many jobs of a key a queue takes, and how many of them run. The numbers are those of the `policy` column."""
+
+    STANDARD = 0
+    SHORT = 1
+    SINGLETON = 2
+    STATELY = 3
+    EXCLUSIVE = 4
+    KEY_STRICT_FIFO = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many starts within any period of this length."""
+
+    starts: int
+    period_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many jobs of a queue may run, all together and of each group. None: any number."""
+
+    max_active: int | None = None
+    rate: Rate | None = None
+    group_max_active: int | None = None
+    tier_max_active: Mapping[str, int] = field(default_factory=dict)
+    """Instead of `group_max_active`, for groups of a tier."""
+    group_rate: Rate | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """The rules a job lives by, all set. Durations in milliseconds."""
@@ -29,6 +62,8 @@ class JobOptions:
     retry_delay_max_ms: int = 3_600_000
     expire_ms: int = 900_000
     retention_ms: int = 604_800_000
+    dead_letter: str | None = None
+    """The queue where a job that failed for good goes as a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +76,7 @@ class JobOptionsPatch:
     retry_delay_max_ms: int | None = None
     expire_ms: int | None = None
     retention_ms: int | None = None
+    dead_letter: str | None = None
 
     def over(self, base: JobOptions) -> JobOptions:
         """`base` with what was said laid over it."""
@@ -62,6 +98,19 @@ class Queue:
     max_data_bytes: int = limits.DATA_BYTES_DEFAULT
     max_depth: int = 0
     """How many of its jobs may wait; 0: any number."""
+    policy: Policy = Policy.STANDARD
+    limits: QueueLimits = field(default_factory=QueueLimits)
+    fair: bool = False
+    """Whether its groups take turns."""
+    waiting_ms: int | None = None
+    """For how long a job may wait; None: forever."""
+    paused: bool = False
+    gated: bool = False
+    """Whether its jobs pass gates before they are ready."""
+    guarded: bool = False
+    """Whether publishing looks at keys."""
+    limited: bool = False
+    """Whether claims keep to limits."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -73,12 +122,25 @@ class QueuePatch:
     options: JobOptionsPatch = field(default_factory=JobOptionsPatch)
     max_data_bytes: int | None = None
     max_depth: int | None = None
+    policy: Policy | None = None
+    limits: QueueLimits | None = None
+    fair: bool | None = None
+    waiting_ms: int | None = None
+    """0: forever."""
+
+    @property
+    def changes_gates(self) -> bool:
+        """Whether jobs that wait already may have to pass other gates."""
+        return self.policy is not None or self.limits is not None or self.fair is not None
 
     def over(self, base: Queue) -> Queue:
         """`base` with what was said laid over it."""
-        size = base.max_data_bytes if self.max_data_bytes is None else self.max_data_bytes
-        depth = base.max_depth if self.max_depth is None else self.max_depth
-        return replace(base, options=self.options.over(base.options), max_data_bytes=size, max_depth=depth)
+        said = {
+            name: value
+            for name in ("max_data_bytes", "max_depth", "policy", "limits", "fair", "waiting_ms")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(base, options=self.options.over(base.options), **said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +150,4 @@ class QueueCounts:
     ready: int
     scheduled: int
     active: int
+    blocked: int = 0

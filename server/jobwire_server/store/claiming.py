@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,10 +11,12 @@ from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import Delivery
 
 from . import arrays
-from .database import Database, Row
+from .database import Connection, Database, Row
 
 LOWEST = -(2**31)
 HIGHEST = 2**31 - 1
+_PLAIN, _LIMITED = 0, 1
+"""How a queue is claimed: its `claim_kind`. A claim of the other kind takes nothing."""
 CLAIM_SIZE = 200
 """The largest group of jobs in one claim row, which so stays within a page."""
 
@@ -61,6 +63,54 @@ async def claim(
     Sessions of another epoch get none.
     """
     rows = await database.once("claim", claim_params(replica, queue, wants, spans))
+    return _all_claimed(queue, wants, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """What a claim took from a queue with limits; and, if its rate kept it from more, how soon there may be more."""
+
+    claimed: list[Claimed]
+    more_in_ms: int | None = None
+
+
+async def claim_limited(
+    database: Database, replica: UUID, queue: str, wants: Sequence[Want], spans: Sequence[Span] = EVERYTHING
+) -> Limited:
+    """`claim` as far as the limits of `queue` allow, one at a time for each queue, whichever replica it is."""
+    async with database.transaction() as connection:
+        room, more_in_ms = await _room(database, connection, queue, wants)
+        if not room:
+            return Limited([], more_in_ms)
+        params = claim_params(replica, queue, room, spans) | {"kind": _LIMITED}
+        rows = await database.run(connection, "claim", params)
+        await _note_starts(database, connection, queue, rows)
+        return Limited(_all_claimed(queue, room, rows), more_in_ms if len(rows) == sum(w.count for w in room) else None)
+
+
+async def _room(
+    database: Database, connection: Connection, queue: str, wants: Sequence[Want]
+) -> tuple[list[Want], int | None]:
+    """As much of `wants` as the limits allow, and how soon more."""
+    await database.run(connection, "lock_claimers", {"sessions": arrays.uuids(want.session_id for want in wants)})
+    wanted = sum(want.count for want in wants)
+    [row] = await database.run(connection, "claim_room", {"queue": queue, "want": wanted})
+    room, allowed = row.room, []
+    for place, want in enumerate(wants):
+        # Dealt out as evenly as it can be: to each its part of what is left.
+        count = min(want.count, -(-room // (len(wants) - place)))
+        allowed += [replace(want, count=count)] if count else []
+        room -= count
+    return allowed, row.more_in_ms
+
+
+async def _note_starts(database: Database, connection: Connection, queue: str, rows: Sequence[Row]) -> None:
+    if rows:
+        ids = arrays.uuids(UUID(bytes=row.id) for row in rows)
+        await database.run(connection, "note_starts", {"queue": queue, "ids": ids})
+
+
+def _all_claimed(queue: str, wants: Sequence[Want], rows: Sequence[Row]) -> list[Claimed]:
     name, tokens = queue.encode(), [want.token.bytes for want in wants]
     return [_claimed(name, tokens, row, suspect=False) for row in rows]
 
@@ -70,6 +120,7 @@ def claim_params(replica: UUID, queue: str, wants: Sequence[Want], spans: Sequen
     return {
         "replica": replica,
         "queue": queue,
+        "kind": _PLAIN,
         "sessions": arrays.uuids(want.session_id for want in wants),
         "epochs": arrays.int8s(want.epoch for want in wants),
         "tokens": arrays.uuids(want.token for want in wants),
@@ -80,12 +131,25 @@ def claim_params(replica: UUID, queue: str, wants: Sequence[Want], spans: Sequen
     }
 
 
-async def claim_suspect(database: Database, replica: UUID, queue: str, want: Want) -> list[Claimed]:
-    """Takes the first suspect job of `queue`, if there is one."""
-    rows = await database.once(
-        "claim_suspect",
-        {"replica": replica, "queue": queue, "session": want.session_id, "epoch": want.epoch, "token": want.token},
-    )
+async def claim_suspect(
+    database: Database, replica: UUID, queue: str, want: Want, *, limited: bool = False
+) -> list[Claimed]:
+    """Takes the first suspect job of `queue`, if there is one, and if its limits allow."""
+    params = {
+        "replica": replica,
+        "queue": queue,
+        "kind": _LIMITED if limited else _PLAIN,
+        "session": want.session_id,
+        "epoch": want.epoch,
+        "token": want.token,
+    }
+    if not limited:
+        rows = await database.once("claim_suspect", params)
+    else:
+        async with database.transaction() as connection:
+            room, _ = await _room(database, connection, queue, [want])
+            rows = await database.run(connection, "claim_suspect", params) if room else ()
+            await _note_starts(database, connection, queue, rows)
     return [_claimed(queue.encode(), [want.token.bytes], row, suspect=True) for row in rows]
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+
 from jobwire_server.domain.handles import Handle
-from jobwire_server.domain.jobs import Delivery, NewJob, Published
+from jobwire_server.domain.jobs import Delivery, NewJob, NotCreated, Published
 from jobwire_server.domain.limits import DEDUPLICATION_HOURS
-from jobwire_server.domain.queues import NOTHING_SAID, Queue
+from jobwire_server.domain.queues import NOTHING_SAID, JobOptions, Queue
 
 from . import arrays
 from .claiming import Span, Want, claim_params
@@ -21,6 +23,10 @@ async def known_ids(database: Database, queue: str, ids: Collection[UUID]) -> se
     """Those of the ids under which nothing would be stored now."""
     params = {"queue": queue, "ids": arrays.uuids(ids), "hours": DEDUPLICATION_HOURS}
     return {row.id for row in await database.once("known_ids", params)}
+
+
+class QueueChanged(Exception):
+    """The queue is not what the caller knew, and nothing was stored: looking at it again helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,64 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
     }
     async with database.connection() as connection:
         row, taken_back = await _store(database, connection, "publish", params, queue, unique.values())
+        if row.guarded:
+            raise QueueChanged
         stored = unique.keys() if row.ids is None else set(row.ids)
         return PublishOutcome(await _results(database, connection, queue, jobs, unique, stored - taken_back))
+
+
+async def publish_keyed(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
+    """Stores `jobs` as `publish` does, and minds their keys and the gates of `queue`."""
+    params = {
+        "queue": queue.name,
+        "hours": DEDUPLICATION_HOURS,
+        "jobs": Jsonb([_item(job, job.options.over(queue.options)) for job in jobs]),
+    }
+    async with database.transaction() as connection:
+        refused = {row.n: row for row in await database.run(connection, "publish_keyed", params)}
+        before: dict[UUID, str] = {}
+        known = [row.met for row in refused.values() if row.outcome == NotCreated.DUPLICATE_ID]
+        if known:
+            lookup = {"queue": queue.name, "ids": arrays.uuids(known)}
+            for row in await database.run(connection, "published_before", lookup):
+                before.setdefault(row.id, row.data)
+    results = []
+    for place, job in enumerate(jobs, 1):
+        row = refused.get(place)
+        if row is None:
+            results.append(Published(job.id, True))
+            continue
+        reason = NotCreated(row.outcome)
+        differs = reason is NotCreated.DUPLICATE_ID and before.get(job.id, job.data) != job.data
+        results.append(Published(job.id, False, differs, reason, row.met))
+    return PublishOutcome(results)
+
+
+def _item(job: NewJob, rule: JobOptions) -> dict[str, Any]:
+    labels = job.labels
+    return {
+        "id": str(job.id),
+        "given": job.client_id,
+        "data": job.data,
+        "headers": job.headers,
+        "rank": -job.priority,
+        "start_at": job.start_after and job.start_after.isoformat(),
+        "start_in_ms": job.start_in_ms,
+        "retry_limit": rule.retry_limit,
+        "retry_delay_ms": rule.retry_delay_ms,
+        "retry_backoff": rule.retry_backoff,
+        "retry_delay_max_ms": rule.retry_delay_max_ms,
+        "expire_ms": rule.expire_ms,
+        "retention_ms": rule.retention_ms,
+        # The queue's own is looked up when the job fails.
+        "dead_letter": job.options.dead_letter,
+        "key": labels.key,
+        "group": labels.group,
+        "tier": labels.tier,
+        "throttle_ms": labels.throttle_ms,
+        "debounce_ms": labels.debounce_ms,
+        "unique_ms": labels.unique_ms,
+    }
 
 
 async def hand_over(
@@ -71,6 +133,8 @@ async def hand_over(
     params["befores"] = arrays.int4s(want.before for want in wants)
     async with database.connection() as connection:
         row, taken_back = await _store(database, connection, "hand_over", params, queue, unique.values(), wants)
+        if row.guarded:
+            raise QueueChanged
         results = await _results(database, connection, queue, jobs, unique, set(row.ids) - taken_back)
     claimed = []
     for job_id, want, place in zip(row.ids, row.wants or (), row.places or (), strict=False):
@@ -163,5 +227,5 @@ async def _results(
             results.append(Published(job.id, True))
         else:
             known = before.get(job.id, unique[job.id].data)
-            results.append(Published(job.id, False, data_differs=known != job.data))
+            results.append(Published(job.id, False, known != job.data, NotCreated.DUPLICATE_ID, job.id))
     return results

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts, QueuePatch
+from psycopg.types.json import Jsonb
+
+from jobwire_server.domain.errors import QueueBusy
+from jobwire_server.domain.limits import GATE_CHANGE_JOBS
+from jobwire_server.domain.queues import (
+    JobOptions,
+    JobOptionsPatch,
+    Policy,
+    Queue,
+    QueueCounts,
+    QueueLimits,
+    QueuePatch,
+    Rate,
+)
 
 from . import arrays
 from .database import Database, Row
@@ -12,42 +26,81 @@ from .database import Database, Row
 
 async def create_queue(database: Database, queue: Queue) -> bool:
     """Makes sure that a queue exists; returns whether this call created it."""
-    options = queue.options
-    rows = await database.once(
-        "create_queue",
-        {
-            "name": queue.name,
-            "retry_limit": options.retry_limit,
-            "retry_delay_ms": options.retry_delay_ms,
-            "retry_backoff": options.retry_backoff,
-            "retry_delay_max_ms": options.retry_delay_max_ms,
-            "expire_ms": options.expire_ms,
-            "retention_ms": options.retention_ms,
-            "max_data_bytes": queue.max_data_bytes,
-            "max_depth": queue.max_depth,
-        },
-    )
-    return bool(rows)
+    params = {
+        "name": queue.name,
+        "max_data_bytes": queue.max_data_bytes,
+        "max_depth": queue.max_depth,
+        "policy": queue.policy,
+        "fair": queue.fair,
+        "waiting_ms": queue.waiting_ms or None,
+    }
+    return bool(await database.once("create_queue", params | _options(queue.options) | _limits(queue.limits)))
 
 
 async def update_queue(database: Database, name: str, patch: QueuePatch) -> bool:
-    """Changes what `patch` says; returns whether the queue exists."""
-    options = patch.options
-    rows = await database.once(
-        "update_queue",
-        {
-            "name": name,
-            "retry_limit": options.retry_limit,
-            "retry_delay_ms": options.retry_delay_ms,
-            "retry_backoff": options.retry_backoff,
-            "retry_delay_max_ms": options.retry_delay_max_ms,
-            "expire_ms": options.expire_ms,
-            "retention_ms": options.retention_ms,
-            "max_data_bytes": patch.max_data_bytes,
-            "max_depth": patch.max_depth,
-        },
-    )
-    return bool(rows)
+    """Changes what `patch` says; returns whether the queue exists.
+
+    If its gates change, its jobs pass them anew, with the same commit. QueueBusy if they are too many for that, or do
+    not fit the policy.
+    """
+    params = _options(patch.options) | {
+        "name": name,
+        "max_data_bytes": patch.max_data_bytes,
+        "max_depth": patch.max_depth,
+        "waiting_ms": patch.waiting_ms,
+    }
+    if not patch.changes_gates:
+        return bool(await database.once("update_queue", params))
+    gates = _limits(patch.limits or QueueLimits()) | {
+        "name": name,
+        "policy": patch.policy,
+        "fair": patch.fair,
+        "set_limits": patch.limits is not None,
+    }
+    async with database.transaction() as connection:
+        jobs = await database.run(connection, "lock_queue_jobs", {"queue": name, "most": GATE_CHANGE_JOBS + 1})
+        if len(jobs) > GATE_CHANGE_JOBS:
+            raise QueueBusy(
+                name,
+                f"more than {GATE_CHANGE_JOBS:,} jobs wait or run in it, and all would have to pass its gates anew;"
+                " let workers catch up, or publish to a new queue",
+            )
+        if patch.policy is Policy.KEY_STRICT_FIFO and any(job.key is None for job in jobs):
+            raise QueueBusy(name, "jobs without a key wait or run in it, and key_strict_fifo needs one of each")
+        if not await database.run(connection, "change_gates", gates):
+            return False
+        await database.run(connection, "update_queue", params)
+        await database.run(connection, "gate_anew", {"queue": name})
+    return True
+
+
+async def pause_queue(database: Database, name: str, *, paused: bool) -> bool:
+    """Has nothing of a queue be claimed any more, or again; returns whether the queue exists."""
+    return bool(await database.once("pause_queue", {"name": name, "paused": paused}))
+
+
+def _options(options: JobOptions | JobOptionsPatch) -> dict[str, Any]:
+    return {
+        "retry_limit": options.retry_limit,
+        "retry_delay_ms": options.retry_delay_ms,
+        "retry_backoff": options.retry_backoff,
+        "retry_delay_max_ms": options.retry_delay_max_ms,
+        "expire_ms": options.expire_ms,
+        "retention_ms": options.retention_ms,
+        "dead_letter": options.dead_letter,
+    }
+
+
+def _limits(limits: QueueLimits) -> dict[str, Any]:
+    return {
+        "max_active": limits.max_active,
+        "rate_starts": limits.rate and limits.rate.starts,
+        "rate_ms": limits.rate and limits.rate.period_ms,
+        "group_limit": limits.group_max_active,
+        "group_tiers": Jsonb(dict(limits.tier_max_active)),
+        "group_rate_starts": limits.group_rate and limits.group_rate.starts,
+        "group_rate_ms": limits.group_rate and limits.group_rate.period_ms,
+    }
 
 
 async def get_queues(database: Database, names: Sequence[str]) -> dict[str, Queue]:
@@ -64,7 +117,7 @@ async def count_jobs(database: Database, names: Sequence[str]) -> dict[str, Queu
     """The live jobs of queues."""
     async with database.reading() as connection:
         rows = await database.run(connection, "count_jobs", {"names": arrays.texts(names)})
-    return {row.name: QueueCounts(row.ready, row.scheduled, row.active) for row in rows}
+    return {row.name: QueueCounts(row.ready, row.scheduled, row.active, row.blocked) for row in rows}
 
 
 async def depth(database: Database, queue: str, most: int) -> int:
@@ -74,7 +127,37 @@ async def depth(database: Database, queue: str, most: int) -> int:
 
 
 def _queue(row: Row) -> Queue:
-    options = JobOptions(
-        row.retry_limit, row.retry_delay_ms, row.retry_backoff, row.retry_delay_max_ms, row.expire_ms, row.retention_ms
+    return Queue(
+        name=row.name,
+        options=JobOptions(
+            row.retry_limit,
+            row.retry_delay_ms,
+            row.retry_backoff,
+            row.retry_delay_max_ms,
+            row.expire_ms,
+            row.retention_ms,
+            row.dead_letter,
+        ),
+        max_data_bytes=row.max_data_bytes,
+        max_depth=row.max_depth,
+        policy=Policy(row.policy),
+        limits=QueueLimits(
+            row.max_active,
+            _rate(row.rate_starts, row.rate_ms),
+            row.group_limit,
+            row.group_tiers,
+            _rate(row.group_rate_starts, row.group_rate_ms),
+        ),
+        fair=row.fair,
+        waiting_ms=row.waiting_ms,
+        paused=row.paused,
+        gated=row.gated,
+        guarded=row.guarded,
+        limited=row.limited,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
     )
-    return Queue(row.name, options, row.max_data_bytes, row.max_depth, row.created_at, row.updated_at)
+
+
+def _rate(starts: int | None, period_ms: int | None) -> Rate | None:
+    return None if starts is None or period_ms is None else Rate(starts, period_ms)

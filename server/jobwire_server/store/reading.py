@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from jobwire_server.domain.jobs import Job, JobFailure, JobState, Progress
+from jobwire_server.domain.jobs import Job, JobFailure, JobState, Labels, Progress
 from jobwire_server.domain.queues import JobOptions
 
 from . import arrays
@@ -78,6 +78,11 @@ def _job(row: Row) -> Job:
         session_id=row.session_id,
         cancel_requested=row.stopping,
         revision=_revision(row),
+        labels=Labels(row.key, row.group_id, row.tier),
+        dead_letter=row.dead_letter,
+        origin=row.origin,
+        checkpoint=row.checkpoint,
+        waits_at=row.waits_at,
     )
 
 

@@ -22,9 +22,9 @@ from .settling import Ending, Stop, end_leases
 _AT_ONCE = 1_000
 
 
-async def promote_due(database: Database) -> dict[str, int]:
-    """Makes jobs claimable whose time has come, at most 1,000; returns how many per queue."""
-    return {row.queue: row.jobs for row in await database.once("promote_due", {"limit": _AT_ONCE})}
+async def promote_due(database: Database) -> dict[str, bool]:
+    """Makes jobs claimable whose time has come, at most 1,000; returns their queues, and whether they go to gates."""
+    return {row.queue: row.gated for row in await database.once("promote_due", {"limit": _AT_ONCE})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,19 @@ class Due:
     """What is there to be done.
 
     The queues with tickets among those asked for; milliseconds until the next scheduled job, None if there is none;
-    whether a claim is due.
+    whether a claim is due; the queues whose gates are to be looked at.
     """
 
     ready: Sequence[str]
     job_in_ms: int | None
     claim: bool
+    gates: Sequence[str]
 
 
 async def next_due(database: Database, queues: Sequence[str] = ()) -> Due:
     """What is due, and what next."""
     [row] = await database.once("next_due", {"queues": arrays.texts(queues)})
-    return Due(row.ready, row.job_in_ms, row.claim)
+    return Due(row.ready, row.job_in_ms, row.claim, row.gates)
 
 
 @dataclass(frozen=True, slots=True)

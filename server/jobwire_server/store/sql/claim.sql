@@ -8,6 +8,7 @@ WITH party AS MATERIALIZED (
     SELECT w.want, w.place
     FROM unnest(%(sessions)b::uuid[], %(epochs)b::int8[], %(wants)b::int4[]) WITH ORDINALITY AS w (id, epoch, want, place)
     JOIN jobwire.session s ON s.id = w.id AND s.epoch = w.epoch AND s.owner = %(replica)s
+    WHERE (SELECT q.claim_kind FROM jobwire.queue q WHERE q.name = %(queue)s) = %(kind)s
     ORDER BY s.id
     FOR SHARE OF s
 ), seat AS MATERIALIZED (

@@ -14,9 +14,11 @@ WITH input AS MATERIALIZED (
     RETURNING j.*, l.n, l.output AS result, l.token AS by_token, l.claimed_at, l.worker AS by_worker
 ), archived AS (
     INSERT INTO jobwire.archive (queue, id, seq, rank, attempt, retry_count, loss_count, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,
-        created_at, start_after, started_at, finished_at, drop_on, state, token, worker, progress, progress_count, errors, headers, data, output)
+        created_at, start_after, started_at, finished_at, drop_on, state, token, worker, progress, progress_count, errors, headers, data, output, key, group_id, tier, dead_letter, origin, checkpoint)
     SELECT queue, id, seq, rank, attempt, retry_count, loss_count, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,
-        created_at, start_after, claimed_at, clock_timestamp(), jobwire.drop_day(retention_ms), 4, by_token, by_worker, progress, progress_count, errors, headers, data, result
+        created_at, start_after, claimed_at, clock_timestamp(), jobwire.drop_day(retention_ms), 4, by_token, by_worker, progress, progress_count, errors, headers, data, result, key, group_id, tier, dead_letter, origin, checkpoint
     FROM gone
+), left_gates AS (
+    INSERT INTO jobwire.gate_event (queue, id, kind) SELECT queue, id, 2 FROM gone WHERE gated
 )
 SELECT CASE WHEN count(*) < cardinality(%(ids)b::uuid[]) THEN coalesce(array_agg(n), '{}') END AS places FROM gone

@@ -1,2 +1,2 @@
 -- Queues by name.
-SELECT name, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms, max_data_bytes, max_depth, created_at, updated_at FROM jobwire.queue WHERE name = ANY (%(names)b::text[])
+SELECT name, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms, max_data_bytes, max_depth, policy, max_active, rate_starts, rate_ms, group_limit, group_tiers, group_rate_starts, group_rate_ms, fair, paused, dead_letter, waiting_ms, gated, guarded, (max_active IS NOT NULL OR rate_starts IS NOT NULL OR group_rate_starts IS NOT NULL) AS limited, created_at, updated_at FROM jobwire.queue WHERE name = ANY (%(names)b::text[])

@@ -21,10 +21,11 @@ WITH party AS MATERIALIZED (
 ), seat AS MATERIALIZED (
     SELECT count(*) AS count, array_agg(place ORDER BY before + turn, place) AS places, array_agg(turn ORDER BY before + turn, place) AS turns
     FROM party CROSS JOIN LATERAL generate_series(1, want) AS turn
-    WHERE NOT EXISTS (SELECT FROM overtaken)
+    WHERE NOT EXISTS (SELECT FROM overtaken) AND (SELECT q.claim_kind FROM jobwire.queue q WHERE q.name = %(queue)s) = 0
 ), input AS MATERIALIZED (
     SELECT i.*, nextval('jobwire.job_seq') AS seq
     FROM seat CROSS JOIN unnest(%(ids)b::uuid[], %(datas)b::text[], %(ranks)b::int4[], %(headers)b::text[], %(rules)b::int4[]) AS i (id, data, rank, headers, rule)
+    WHERE NOT (SELECT q.guarded FROM jobwire.queue q WHERE q.name = %(queue)s)
 ), stored AS (
     INSERT INTO jobwire.live_job (queue, id, seq, rank, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms, created_at, start_after, headers, data)
     SELECT %(queue)s, id, seq, rank, (%(retry_limits)b::int4[])[rule], (%(retry_delays)b::int8[])[rule], (%(retry_backoffs)b::bool[])[rule],
@@ -47,5 +48,6 @@ WITH party AS MATERIALIZED (
         FROM ranked r CROSS JOIN seat s WHERE r.n <= s.count GROUP BY s.places[r.n]
     ) dealt
 )
-SELECT coalesce((SELECT array_agg(id ORDER BY n) FROM ranked), '{}') AS ids, s.places AS wants, s.turns AS places, statement_timestamp() AS created_at
+SELECT coalesce((SELECT array_agg(id ORDER BY n) FROM ranked), '{}') AS ids, s.places AS wants, s.turns AS places, statement_timestamp() AS created_at,
+    NOT EXISTS (SELECT FROM ranked) AND (SELECT q.guarded FROM jobwire.queue q WHERE q.name = %(queue)s) IS NOT FALSE AS guarded
 FROM seat s

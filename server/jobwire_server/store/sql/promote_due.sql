@@ -2,9 +2,11 @@
 WITH due AS (
     DELETE FROM jobwire.scheduled s WHERE s.ctid = ANY (ARRAY(
         SELECT d.ctid FROM jobwire.scheduled d WHERE d.start_after <= clock_timestamp() ORDER BY d.start_after LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
-    RETURNING s.queue, s.rank, s.seq, s.id, s.suspect
+    RETURNING s.queue, s.rank, s.seq, s.id, s.suspect, s.gated
 ), turned AS (
-    INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT queue, rank, seq, id, suspect FROM due ORDER BY queue, rank, seq
+    INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT queue, rank, seq, id, suspect FROM due WHERE NOT gated ORDER BY queue, rank, seq
     ON CONFLICT DO NOTHING
+), to_gates AS (
+    INSERT INTO jobwire.gate_event (queue, id, kind, suspect) SELECT queue, id, 1, suspect FROM due WHERE gated
 )
-SELECT queue, count(*)::int AS jobs FROM due GROUP BY queue
+SELECT queue, count(*)::int AS jobs, bool_or(gated) AS gated FROM due GROUP BY queue

@@ -48,20 +48,25 @@ WITH input AS MATERIALIZED (
         expires_at = NULL, stop_reason = NULL, stop_at = NULL, started_at = v.claimed_at, worker = v.worker,
         settled_token = CASE WHEN v.how IN ('fail', 'release') THEN v.token ELSE j.settled_token END, errors = v.new_errors
     FROM verdict v WHERE j.queue = ANY (ARRAY[v.queue]) AND j.id >= v.id AND j.id <= v.id AND v.state = 2
-    RETURNING j.id, j.rank, j.seq, j.loss_count >= %(suspect)s AS suspect, clock_timestamp() + v.pause AS due, v.pause
+    RETURNING j.id, j.rank, j.seq, j.gated, j.loss_count >= %(suspect)s AS suspect, clock_timestamp() + v.pause AS due, v.pause
 ), now_ready AS (
-    INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT %(queue)s, rank, seq, id, suspect FROM again WHERE pause <= interval '0'
+    INSERT INTO jobwire.ready (queue, rank, seq, id, suspect) SELECT %(queue)s, rank, seq, id, suspect FROM again WHERE pause <= interval '0' AND gated IS NOT TRUE
 ), later AS (
-    INSERT INTO jobwire.scheduled (queue, rank, seq, id, suspect, start_after) SELECT %(queue)s, rank, seq, id, suspect, due FROM again WHERE pause > interval '0'
+    INSERT INTO jobwire.scheduled (queue, rank, seq, id, suspect, start_after, gated)
+    SELECT %(queue)s, rank, seq, id, suspect, due, coalesce(gated, false) FROM again WHERE pause > interval '0'
+), to_gates AS (
+    INSERT INTO jobwire.gate_event (queue, id, kind, suspect) SELECT %(queue)s, id, CASE WHEN pause > interval '0' THEN 4 ELSE 1 END, suspect FROM again WHERE gated
 ), gone AS (
     DELETE FROM jobwire.live_job j USING verdict v WHERE j.queue = ANY (ARRAY[v.queue]) AND j.id >= v.id AND j.id <= v.id AND v.state > 2
     RETURNING j.*, v.state, v.claimed_at, v.worker AS by_worker, v.token AS by_token, v.new_errors, v.failed, v.lost, v.how
 ), archived AS (
     INSERT INTO jobwire.archive (queue, id, seq, rank, attempt, retry_count, loss_count, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,
-        created_at, start_after, started_at, finished_at, drop_on, state, token, worker, progress, progress_count, errors, headers, data, output)
+        created_at, start_after, started_at, finished_at, drop_on, state, token, worker, progress, progress_count, errors, headers, data, output, key, group_id, tier, dead_letter, origin, checkpoint)
     SELECT queue, id, seq, rank, attempt, retry_count, loss_count + (lost AND state = 6)::int, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,
         created_at, start_after, claimed_at, clock_timestamp(), jobwire.drop_day(retention_ms), state, CASE WHEN how IN ('fail', 'release') THEN by_token END, by_worker,
-        progress, progress_count, new_errors, headers, data, NULL
+        progress, progress_count, new_errors, headers, data, NULL, key, group_id, tier, dead_letter, origin, checkpoint
     FROM gone
+), left_gates AS (
+    INSERT INTO jobwire.gate_event (queue, id, kind) SELECT queue, id, CASE WHEN state = 6 THEN 3 ELSE 2 END FROM gone WHERE gated
 )
 SELECT id, token, state, CASE WHEN state = 2 THEN pause END AS pause, lost FROM verdict
