@@ -20,21 +20,21 @@ class Due:
     replica: int
     jobs: tuple[tuple[str, UUID], ...]
 
-    async def do(self, stage: Stage) -> dict[str, int]:
+    async def do(self, stage: Stage) -> list[str]:
         await stage.execute(
             "UPDATE {s}.scheduled SET start_after = clock_timestamp() - interval '1 second' WHERE id = ANY (%(ids)s)",
             {"ids": [job_id for _, job_id in self.jobs]},
         )
-        return await upkeep.promote_due(stage.databases[self.replica])
+        return sorted(await upkeep.promote_due(stage.databases[self.replica]))
 
-    def expect(self, model: Model) -> dict[str, int]:
-        due: dict[str, int] = {}
+    def expect(self, model: Model) -> list[str]:
+        due = set()
         ids = {job_id for _, job_id in self.jobs}
         for job in model.jobs.values():
             if job.id in ids and job.facts.standing is Standing.SCHEDULED:
                 model.befall(job, Event.DUE, later=False)
-                due[job.queue] = due.get(job.queue, 0) + 1
-        return due
+                due.add(job.queue)
+        return sorted(due)
 
     def __str__(self) -> str:
         return f"due: {names(job_id for _, job_id in self.jobs)}"
