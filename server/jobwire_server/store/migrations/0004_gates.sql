@@ -344,6 +344,8 @@ DECLARE
 BEGIN
     tickets := 0;
     more := false;
+    -- Should a crash undo this, the events are there again. What is claimed is on disk only after what made it claimable.
+    PERFORM set_config('synchronous_commit', 'off', true);
     SELECT * INTO q FROM jobwire.queue k WHERE k.name = queue_name FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;
