@@ -12,9 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from jobwire_server.domain.handles import Handle
-from jobwire_server.domain.jobs import JobState, StopReason
+from jobwire_server.domain.jobs import JobState, NewJob, StopReason
 from jobwire_server.domain.limits import ERRORS_KEPT
-from jobwire_server.domain.queues import JobOptions
+from jobwire_server.domain.queues import JobOptions, Queue
 from jobwire_server.domain.transitions import OVER, RUNNING, WAITING, Event, Facts, Row, Standing, after, row_for
 
 from .names import name
@@ -36,6 +36,8 @@ class Job:
     data: str
     options: JobOptions
     facts: Facts
+    gate: str = ""
+    """Where it waits for its turn: its key or group."""
     settled: UUID | None = None
     lease: Handle | None = None
     limit: int = 0
@@ -47,9 +49,14 @@ class Job:
 
     @property
     def state(self) -> JobState:
-        state = self.facts.state
+        """As Acks are told it, who do not look which gate keeps a job."""
+        state = replace(self.facts, gated=False, standing=Standing.READY).state if self.waits else self.facts.state
         assert state is not None
         return state
+
+    @property
+    def waits(self) -> bool:
+        return self.facts.standing in WAITING
 
     @property
     def stop(self) -> StopReason | None:
@@ -58,19 +65,18 @@ class Job:
     def shown(self) -> list[Any]:
         """As `stage.Stage.look` finds it."""
         counts = self.facts.counts
-        waiting = self.facts.standing in WAITING
         return [
             self.queue,
             name(self.id),
             self.rank,
-            counts.attempt + waiting,
+            counts.attempt + self.waits,
             counts.retry_count,
             counts.loss_count,
             counts.release_count,
             min(counts.errors, ERRORS_KEPT),
             self.stop.value if self.stop else None,
             name(self.settled),
-            [self.facts.standing.value + (" alone" if self.facts.suspect else "")] if waiting else [],
+            [self.facts.standing.value + (" alone" if self.facts.suspect else "")] if self.waits else [],
             [f"{name(self.lease.token)}.{self.lease.place}"] if self.lease else [],
         ]
 
@@ -133,6 +139,7 @@ class Model:
     claims: dict[UUID, Claim] = field(default_factory=dict)
     sessions: dict[UUID, Session] = field(default_factory=dict)
     seq: int = 0
+    paused: set[str] = field(default_factory=set)
     walked: Counter[Row] = field(default_factory=Counter)
     """How often each row of the table was taken; of all copies together."""
 
@@ -144,6 +151,7 @@ class Model:
             {token: replace(claim) for token, claim in self.claims.items()},
             {id_: replace(session) for id_, session in self.sessions.items()},
             self.seq,
+            set(self.paused),
             self.walked,
         )
 
@@ -188,13 +196,16 @@ class Model:
 
     # What becomes of it
 
-    def add(self, queue: str, job_id: UUID, rank: int, data: str, options: JobOptions, *, later: bool) -> Job:
+    def add(self, queue: Queue, job: NewJob) -> None:
         """A job is stored."""
-        facts = self._after(Facts(retry_limit=options.retry_limit), Event.PUBLISH, later=later)
+        options, labels = job.options.over(queue.options), job.labels
+        facts = Facts(retry_limit=options.retry_limit, gated=queue.gated)
+        facts = self._after(facts, Event.PUBLISH, later=bool(job.start_in_ms))
         self.seq += 1
-        job = Job(queue, job_id, self.seq, rank, data, options, facts)
-        self.jobs[job.key] = job
-        return job
+        stored = Job(
+            queue.name, job.id, self.seq, -job.priority, job.data, options, facts, labels.key or labels.group or ""
+        )
+        self.jobs[stored.key] = stored
 
     def befall(
         self,

@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from jobwire_server.domain.queues import JobOptions, Queue
+from jobwire_server.domain.queues import JobOptions, Policy, Queue, QueueLimits
 from jobwire_server.store import queues
 from jobwire_server.store.database import Database
 from tests.conftest import opened
@@ -26,7 +26,12 @@ QUEUES = tuple(
     for queue, delay in (("a", 0), ("b", HOUR_MS))
 )
 """A queue whose jobs are tried again at once, and one where they wait for it."""
-_CLEARED = ("live_job", "ready", "scheduled", "claim", "session", "archive")
+KEYS = Queue("k", QUEUES[0].options, policy=Policy.SINGLETON, gated=True, guarded=True)
+GROUPS = Queue("g", QUEUES[0].options, limits=QueueLimits(group_max_active=2), gated=True, guarded=True)
+GATES = {KEYS.name: 1, GROUPS.name: 2}
+"""In these queues so many jobs of a key, or of a group, may be ready or active at once."""
+NAMES = (*(queue.name for queue in QUEUES), *GATES)
+_CLEARED = ("blocked", "gate_event", "slot", "guard", "live_job", "ready", "scheduled", "claim", "session", "archive")
 
 _BETWEEN_CLEANINGS = 10
 
@@ -38,11 +43,15 @@ WITH member AS (
     SELECT queue, id, rank, seq, 'ready' || CASE WHEN suspect THEN ' alone' ELSE '' END AS kind FROM {s}.ready
     UNION ALL
     SELECT queue, id, rank, seq, 'scheduled' || CASE WHEN suspect THEN ' alone' ELSE '' END FROM {s}.scheduled
+    UNION ALL
+    SELECT queue, id, NULL, NULL, 'blocked' || CASE WHEN suspect THEN ' alone' ELSE '' END
+    FROM (SELECT queue, id, suspect FROM {s}.blocked
+        UNION ALL SELECT queue, id, suspect FROM {s}.gate_event WHERE kind = 1) waiting
 ), job AS (
     SELECT j.seq, json_build_array(j.queue, j.id, j.rank, j.attempt, j.retry_count, j.loss_count, j.release_count,
         coalesce(jsonb_array_length(j.errors), 0), j.stop_reason, j.settled_token,
         ARRAY(SELECT t.kind FROM ticket t
-            WHERE t.queue = j.queue AND t.id = j.id AND t.rank = j.rank AND t.seq = j.seq),
+            WHERE t.queue = j.queue AND t.id = j.id AND (t.seq IS NULL OR t.rank = j.rank AND t.seq = j.seq)),
         ARRAY(SELECT json_build_array(m.token, m.place, m.check_at - interval '1 second' <=
                 coalesce(j.stop_at, j.expires_at, m.claimed_at + j.expire_ms * interval '1 millisecond'))
             FROM member m WHERE m.queue = j.queue AND m.id = j.id AND m.attempt = j.attempt)) AS shown
@@ -81,7 +90,7 @@ class Stage:
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as direct,
         ):
             direct.prepare_threshold = 0
-            for queue in QUEUES:
+            for queue in (*QUEUES, KEYS, GROUPS):
                 await queues.create_queue(one, queue)
             yield cls((one, other), direct, schema)
 
@@ -97,6 +106,7 @@ class Stage:
         """Nothing is left but the queues."""
         for table in _CLEARED:
             await self.execute(f"DELETE FROM {{s}}.{table}")
+        await self.execute("UPDATE {s}.queue SET paused = false WHERE paused")
         # What is deleted stays in the way of a look until it is cleaned up, which costs more.
         self._cleared += 1
         if self._cleared % _BETWEEN_CLEANINGS == 0:

@@ -47,6 +47,8 @@ class Event(enum.Enum):
     """Its time has come."""
     ADMIT = "admit"
     """Its turn has come."""
+    OVERTAKEN = "overtaken"
+    """A better job of its key or group came before it was claimed."""
     CLAIM = "claim"
     COMPLETE = "complete"
     FAIL = "fail"
@@ -165,6 +167,7 @@ TABLE: tuple[Row, ...] = (
     _row(Event.PUBLISH, Standing.NONE, Again.WAITS),
     _row(Event.DUE, Standing.SCHEDULED, Again.WAITS),
     _row(Event.ADMIT, Standing.BLOCKED, Standing.READY),
+    _row(Event.OVERTAKEN, Standing.READY, Standing.BLOCKED),
     _row(Event.CLAIM, Standing.READY, Standing.ACTIVE, attempt=1),
     _row(Event.COMPLETE, RUNNING, Standing.COMPLETED),
     _row(Event.FAIL, _UNSTOPPED, Standing.FAILED, When.PERMANENT, errors=1),

@@ -52,7 +52,8 @@ class ClaimJobs:
         return [(handle_name(d.handle), d.attempt, d.retry_count) for _, _, d in claimed]
 
     def expect(self, model: Model) -> Dealt:
-        return deal(model, self.owner, self.wants, model.ready(self.queue, suspect=False))
+        jobs = model.ready(self.queue, suspect=False)
+        return [] if self.queue in model.paused else deal(model, self.owner, self.wants, jobs)
 
     def __str__(self) -> str:
         wants = ", ".join(f"{want.count} for {name(want.session_id)} epoch {want.epoch}" for want in self.wants)
@@ -73,7 +74,8 @@ class ClaimSuspect:
         return [(handle_name(d.handle), d.attempt, d.retry_count) for _, _, d in claimed]
 
     def expect(self, model: Model) -> Dealt:
-        return deal(model, self.owner, [self.want], model.ready(self.queue, suspect=True)[:1])
+        jobs = model.ready(self.queue, suspect=True)[:1]
+        return [] if self.queue in model.paused else deal(model, self.owner, [self.want], jobs)
 
     def __str__(self) -> str:
         return f"{name(self.owner)} claims a suspect from {self.queue} for {name(self.want.session_id)}"

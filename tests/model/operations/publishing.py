@@ -31,8 +31,7 @@ def store(model: Model, queue: Queue, jobs: Sequence[NewJob]) -> Stored:
         if live is not None or (over is not None and over.recent):
             known[job_id] = live.data if live is not None else over.data if over is not None else ""
         else:
-            options = job.options.over(queue.options)
-            model.add(queue.name, job_id, -job.priority, job.data, options, later=bool(job.start_in_ms))
+            model.add(queue, job)
             stored.add(job_id)
     results: Stored = []
     for job in jobs:
@@ -67,6 +66,8 @@ def job_text(job: NewJob) -> str:
     said = [name(job.id)]
     if job.priority:
         said.append(f"priority {job.priority}")
+    if job.labels.key or job.labels.group:
+        said.append(f"of {job.labels.key or job.labels.group}")
     if job.start_in_ms is not None:
         said.append(f"in {job.start_in_ms} ms")
     if job.options.retry_limit is not None:
@@ -128,7 +129,7 @@ class HandOver:
             dict.fromkeys(job.id for job in self.jobs if job.id in unknown), key=lambda i: -unknown[i].priority
         )
         offered = [model.jobs.get((self.queue.name, job_id)) for job_id in order]
-        return stored, [] if waits else deal(model, self.owner, self.wants, offered)
+        return stored, [] if waits or self.queue.name in model.paused else deal(model, self.owner, self.wants, offered)
 
     def __str__(self) -> str:
         sessions = names(want.session_id for want in self.wants)

@@ -22,7 +22,10 @@ class Due:
 
     async def do(self, stage: Stage) -> list[str]:
         await stage.execute(
-            "UPDATE {s}.scheduled SET start_after = clock_timestamp() - interval '1 second' WHERE id = ANY (%(ids)s)",
+            "WITH ticket AS (UPDATE {s}.scheduled SET start_after = clock_timestamp() - interval '1 second'"
+            " WHERE id = ANY (%(ids)s) RETURNING queue, id) UPDATE {s}.live_job j"
+            " SET start_after = least(j.start_after, clock_timestamp() - interval '1 second') FROM ticket t"
+            " WHERE j.queue = t.queue AND j.id = t.id",
             {"ids": [job_id for _, job_id in self.jobs]},
         )
         return sorted(await upkeep.promote_due(stage.databases[self.replica]))

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from jobwire_server.store.claiming import Want
 from tests.model.operations.claiming import ClaimJobs, ClaimSuspect, Forget, GiveBack
 from tests.model.operations.operation import Operation
-from tests.model.stage import QUEUES
+from tests.model.stage import NAMES
 
 from .rules import Dice, Player, action, chosen, one_of
 
-_NAMES = tuple(queue.name for queue in QUEUES)
 _STALE = (0,) * 8 + (-1, 1)
 """By how much the epoch that a replica knows differs from the session's."""
 
@@ -41,7 +40,7 @@ class Claiming(Player):
 
     def _queue(self, dice: Dice) -> str:
         """One where something is ready, or now and then any."""
-        some = [name for name in _NAMES if self.model.ready(name, suspect=False)] or _NAMES[: dice.how % 10 == 1]
+        some = [name for name in NAMES if self.model.ready(name, suspect=False)] or NAMES[: dice.how % 10 == 1]
         return one_of(some, dice.spot) if some else ""
 
     @action(3)
@@ -60,7 +59,7 @@ class Claiming(Player):
     @action(1)
     def fence(self, dice: Dice) -> Iterator[Operation]:
         for session in self.sessions(dice):
-            yield GiveBack(dice.replica, one_of(_NAMES, dice.how), self.play.fresh("c"), session.id)
+            yield GiveBack(dice.replica, one_of(NAMES, dice.how), self.play.fresh("c"), session.id)
 
     @action(1)
     def forget(self, dice: Dice) -> Iterator[Operation]:

@@ -17,7 +17,7 @@ from .rules import Dice, Player, action, chosen, one_of
 MANY = 20
 """With so many live jobs no new ones are published: a play is about few jobs that much happens to."""
 _STARTS = (None, None, 0, HOUR_MS)
-_RETRIES = (NOTHING_SAID, JobOptionsPatch(retry_limit=0), JobOptionsPatch(retry_limit=1))
+RETRIES = (NOTHING_SAID, JobOptionsPatch(retry_limit=0), JobOptionsPatch(retry_limit=1))
 
 
 class Publishing(Player):
@@ -51,7 +51,7 @@ class Publishing(Player):
                 f"{dice.spot % 2}",
                 priority=(dice.spot % 3 - 1) * (place % 2),
                 start_in_ms=start,
-                options=one_of(_RETRIES, dice.how // 2),
+                options=one_of(RETRIES, dice.how // 2),
             )
             for place, job_id in enumerate(self._ids(queue.name, dice))
         )
