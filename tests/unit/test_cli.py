@@ -64,12 +64,14 @@ def test_a_quick_command_loads_no_heavy_library() -> None:
 def test_help_lists_the_commands_and_the_exit_codes() -> None:
     done = jobwire("--help")
     assert done.returncode == 0
-    for command in ("serve", "migrate", "recover", "publish", "job", "queues", "demo", "version"):
+    for command in ("serve", "migrate", "recover", "publish", "job", "queues", "schedules", "demo", "version"):
         assert f" {command} " in done.stdout
     assert "Exit codes: 0 all went well;" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "recover", "publish", "job", "queues", "demo", "version"])
+@pytest.mark.parametrize(
+    "command", ["serve", "migrate", "recover", "publish", "job", "queues", "schedules", "demo", "version"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = jobwire(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")

@@ -73,6 +73,7 @@ from jobwire.model import (
     QueueCounts,
     QueueInfo,
 )
+from jobwire.schedules import Cron, MissedRuns, ScheduleInfo, ScheduleState
 from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.sync import get_job, publish
 from jobwire.wire import new_job_id
@@ -84,6 +85,7 @@ __all__ = [
     "CancelStatus",
     "Cancelled",
     "Client",
+    "Cron",
     "DeadlineExceeded",
     "FailForGood",
     "FieldViolation",
@@ -96,6 +98,7 @@ __all__ = [
     "JobOptions",
     "JobState",
     "JobwireError",
+    "MissedRuns",
     "NewJob",
     "NotCreatedReason",
     "NotFound",
@@ -109,6 +112,8 @@ __all__ = [
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
+    "ScheduleInfo",
+    "ScheduleState",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

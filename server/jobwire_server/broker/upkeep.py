@@ -1,7 +1,7 @@
 """The one place for time-driven work.
 
-Due jobs, time limits, other replicas' dead sessions, the archive's days. Any replica may do it; several do not disturb
-each other.
+Due jobs, schedules, time limits, other replicas' dead sessions, the archive's days. Any replica may do it; several do
+not disturb each other.
 """
 
 from __future__ import annotations
@@ -132,16 +132,16 @@ class SessionWatch:
 
 
 class Upkeep:
-    """Due jobs, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
+    """Due jobs, schedules, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
 
     `on_gates(queue)` is called when the gates of a queue are to be looked at.
 
     `hungry()` says in which queues, and `on_found(queue)` is called for those that have some; `on_ready(queue)` when
     jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
-    when jobs may have changed.
+    when jobs may have changed. `run_schedules()` is called when some are due, and says whether none is left.
     """
 
-    def __init__(  # noqa: PLR0913  (five of them are whom it tells)
+    def __init__(  # noqa: PLR0913  (most of them are whom it tells)
         self,
         database: Database,
         poll_seconds: float,
@@ -153,6 +153,7 @@ class Upkeep:
         on_gates: Callable[[str], None],
         on_stop: Callable[[Stop], Awaitable[None]],
         on_changed: Callable[[str], None],
+        run_schedules: Callable[[], Awaitable[bool]],
     ) -> None:
         self._database = database
         self._poll = poll_seconds
@@ -164,13 +165,15 @@ class Upkeep:
         self._on_gates = on_gates
         self._on_stop = on_stop
         self._on_changed = on_changed
+        self._run_schedules = run_schedules
         self._blocked: set[UUID] = set()
         self._due = asyncio.Event()
         self._claim_due = asyncio.Event()
+        self._schedule_due = asyncio.Event()
         self._next_due = 0.0
 
     def due_in(self, seconds: float) -> None:
-        """A job becomes due this soon."""
+        """A job or a schedule becomes due this soon."""
         if time.monotonic() + seconds < self._next_due:
             self._due.set()
 
@@ -178,6 +181,7 @@ class Upkeep:
         """What is to run until it is cancelled, each by itself: a group would pass a second cancellation on to none."""
         return [
             self._forever("due jobs", self._clock),
+            self._forever("schedules", self._schedules),
             self._forever("time limits", self._limits),
             self._forever("archive", self._archive),
         ]
@@ -207,12 +211,23 @@ class Upkeep:
             self._on_gates(queue)
         if due.claim:
             self._claim_due.set()
+        if due.schedule_in_ms == 0:
+            self._schedule_due.set()
         pause = self._poll if due.job_in_ms is None else min(self._poll, due.job_in_ms / 1000)
+        if due.schedule_in_ms:
+            pause = min(pause, due.schedule_in_ms / 1000)
         if pause <= 0:
             for queue, gated in (await store.promote_due(self._database)).items():
                 (self._on_gates if gated else self._on_ready)(queue)
         self._next_due = time.monotonic() + pause
         await _wait(self._due, max(pause, 0.001))
+
+    async def _schedules(self) -> None:
+        await self._schedule_due.wait()
+        self._schedule_due.clear()
+        if await self._run_schedules():
+            # When the next is due, the clock is to find out; what is left it finds again at its own next look.
+            self.due_in(0.0)
 
     async def _limits(self) -> None:
         await self._claim_due.wait()

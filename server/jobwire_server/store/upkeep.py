@@ -32,19 +32,21 @@ class Due:
     """What is there to be done.
 
     The queues with tickets among those asked for; milliseconds until the next scheduled job, None if there is none;
-    whether a claim is due; the queues whose gates are to be looked at.
+    whether a claim is due; the queues whose gates are to be looked at; milliseconds until a schedule is due, None if
+    none is to be.
     """
 
     ready: Sequence[str]
     job_in_ms: int | None
     claim: bool
     gates: Sequence[str]
+    schedule_in_ms: int | None
 
 
 async def next_due(database: Database, queues: Sequence[str] = ()) -> Due:
     """What is due, and what next."""
     [row] = await database.once("next_due", {"queues": arrays.texts(queues)})
-    return Due(row.ready, row.job_in_ms, row.claim, row.gates)
+    return Due(row.ready, row.job_in_ms, row.claim, row.gates, row.schedule_in_ms)
 
 
 @dataclass(frozen=True, slots=True)
