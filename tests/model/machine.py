@@ -25,7 +25,7 @@ from .rules.time import Time
 
 TOPICS: tuple[type[Player], ...] = (Publishing, Claiming, Acking, Sessions, Time, Cancelling, Ending, Gates)
 """What a play is made of. Another topic joins here."""
-NOT_PLAYED = frozenset({Event.RETRY, Event.RESUME, Event.DELETE})
+NOT_PLAYED = frozenset({Event.RUN, Event.RETRY, Event.RESUME, Event.DELETE})
 """Events of the table of transitions that no topic knows yet."""
 PLAYS_AT_ONCE = 20
 STEPS_OF_A_PLAY = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobwire_server.domain.transitions import OVER, RUNNING, TABLE, WAITING, Counts, Row, Standing
+from jobwire_server.domain.transitions import OVER, RUNNING, TABLE, WAITING, Row, Standing
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 HEAD = "| event | from | to | counted |"
@@ -18,15 +18,17 @@ def table() -> str:
 
 def _line(row: Row) -> str:
     when = f", {row.when.value}" if row.when.value else ""
-    return f"| {row.event.value}{when} | {_standings(row.before)} | {row.after.value} | {_counts(row.counts)} |"
+    return f"| {row.event.value}{when} | {_standings(row.before)} | {row.after.value} | {_counts(row)} |"
 
 
 def _standings(before: frozenset[Standing]) -> str:
     return _SETS.get(before) or ", ".join(standing.value for standing in Standing if standing in before)
 
 
-def _counts(counts: Counts) -> str:
+def _counts(row: Row) -> str:
+    counts = row.counts
     said = {
+        "retries and losses from 0": row.anew,
         "a delivery": counts.attempt,
         "a retry": counts.retry_count,
         "a loss": counts.loss_count,

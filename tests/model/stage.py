@@ -104,9 +104,11 @@ class Stage:
 
     async def clear(self) -> None:
         """Nothing is left but the queues."""
-        for table in _CLEARED:
-            await self.execute(f"DELETE FROM {{s}}.{table}")
-        await self.execute("UPDATE {s}.queue SET paused = false WHERE paused")
+        await self.execute(
+            "WITH "
+            + ", ".join(f"in_{table} AS (DELETE FROM {{s}}.{table})" for table in _CLEARED)
+            + " UPDATE {s}.queue SET paused = false WHERE paused"
+        )
         # What is deleted stays in the way of a look until it is cleaned up, which costs more.
         self._cleared += 1
         if self._cleared % _BETWEEN_CLEANINGS == 0:

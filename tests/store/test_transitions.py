@@ -36,7 +36,7 @@ from tests.model.stage import HOUR_MS, KEYS, QUEUES, Stage
 
 QUEUE = QUEUES[0]
 TERMS = sessions.SessionTerms("worker", (QUEUE.name,), 10, 60_000)
-BUILT = frozenset(Event) - {Event.RETRY, Event.RESUME, Event.DELETE}
+BUILT = frozenset(Event) - {Event.RUN, Event.RETRY, Event.RESUME, Event.DELETE}
 """What this store can do to a job."""
 
 

@@ -63,8 +63,12 @@ class Event(enum.Enum):
     RESTORE = "restore"
     """Of the database, from a backup."""
     CANCEL = "cancel"
+    RUN = "run now"
+    """An operator's word, as are the rest: its time has come early."""
     RETRY = "retry"
+    """With all its retries before it."""
     RESUME = "resume"
+    """As it was when it was cancelled."""
     DELETE = "delete"
 
 
@@ -142,6 +146,8 @@ class Row:
     after: Standing | Again
     when: When = When.ALWAYS
     counts: Counts = Counts()
+    anew: bool = False
+    """Whether retries and losses are counted from 0 again."""
 
 
 def _row(
@@ -187,7 +193,8 @@ TABLE: tuple[Row, ...] = (
     _row(Event.RESTORE, RUNNING, Again.WAITS),
     _row(Event.CANCEL, WAITING, Standing.CANCELLED),
     _row(Event.CANCEL, RUNNING, Standing.STOPPING),
-    _row(Event.RETRY, Standing.FAILED, Again.WAITS),
+    _row(Event.RUN, Standing.SCHEDULED, Again.WAITS),
+    Row(Event.RETRY, frozenset({Standing.FAILED, Standing.CANCELLED}), Again.WAITS, anew=True),
     _row(Event.RESUME, Standing.CANCELLED, Again.WAITS),
     _row(Event.DELETE, WAITING | OVER, Standing.NONE),
 )
@@ -227,4 +234,5 @@ def after(job: Facts, row: Row, *, later: bool = False) -> Facts:
     standing = row.after
     if isinstance(standing, Again):
         standing = Standing.SCHEDULED if later else Standing.BLOCKED if job.gated else Standing.READY
-    return replace(job, standing=standing, counts=job.counts + row.counts)
+    counts = replace(job.counts, retry_count=0, loss_count=0) if row.anew else job.counts
+    return replace(job, standing=standing, counts=counts + row.counts)
