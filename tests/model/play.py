@@ -67,7 +67,11 @@ class Play:
 
     def act(self, operation: Operation) -> None:
         """Does it, and compares the answers and what is there then."""
-        answer, found = self.theatre.loop.run_until_complete(self._do(operation))
+        try:
+            answer, found = self.theatre.loop.run_until_complete(self._do(operation))
+        except Exception as error:
+            self.history.append(f"{operation} -> {error!r}")
+            self._disagree(f"{operation}: {error!r}\n{self._story()}")
         right = None
         for expected, model in outcomes(operation, self.model):
             right = right or (expected, model)

@@ -232,6 +232,8 @@ def row_for(job: Facts, event: Event, *, permanent: bool = False) -> Row | None:
 def after(job: Facts, row: Row, *, later: bool = False) -> Facts:
     """The job, once the row has applied. `later`: it has to wait for a time before it may run."""
     standing = row.after
+    if standing is Standing.NONE:
+        return Facts(retry_limit=job.retry_limit, gated=job.gated)
     if isinstance(standing, Again):
         standing = Standing.SCHEDULED if later else Standing.BLOCKED if job.gated else Standing.READY
     counts = replace(job.counts, retry_count=0, loss_count=0) if row.anew else job.counts
