@@ -78,9 +78,9 @@ class Target:
         if self._worker is not None and (self._worker.ended or len(self._worker.deliveries) > 500):
             await self.leave()
         if self._worker is None:
-            self._worker = await Worker(self.api, "fuzz", max_in_flight=1_000).__aenter__()
+            self._worker = await Worker(self.api, "stock", max_in_flight=1_000).__aenter__()
             self.live.sessions[:] = [self._worker.session_id, *self.live.sessions[:1]]
-        await publish(self.api, queue="fuzz", data="0")
+        await publish(self.api, queue="stock", data="0")
         self.live.handles[:] = [delivery.handle for delivery in self._worker.deliveries[-4:]]
 
     async def request(self, message: Message) -> bytes:

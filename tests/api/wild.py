@@ -57,6 +57,7 @@ _FITTING: dict[str, Sequence[str]] = {
     "known_revision": ("1.1.0", "2.1.1", "3"),
     "data": JSON,
     "output": JSON,
+    "checkpoint": JSON,
 }
 """What fits into a field of text, by its name; others take any."""
 

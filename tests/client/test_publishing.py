@@ -309,7 +309,7 @@ def test_calls_keep_order_and_fit(sizes: list[int]) -> None:
         (NewJob({1: {2}}), "INVALID_ARGUMENT", "turn it into dict, list, str"),
         (NewJob(float("inf")), "INVALID_ARGUMENT", "no infinity"),
         (NewJob("\udfff"), "INVALID_ARGUMENT", "half a surrogate pair"),
-        (NewJob("x" * 600_000), "DATA_TOO_LARGE", "600002 bytes of JSON, but no queue takes more than 524288"),
+        (NewJob("x" * 600_000), "DATA_TOO_LARGE", "600002 bytes of JSON, but at most 524288 are taken"),
         (NewJob(1, start_after=datetime(2030, 1, 1)), "INVALID_ARGUMENT", "no time zone"),  # noqa: DTZ001
         (NewJob(1, start_after=datetime.now(UTC), start_in=1), "INVALID_ARGUMENT", "exclude each other"),
         (NewJob(1, start_in=float("inf")), "INVALID_ARGUMENT", "no span of time"),

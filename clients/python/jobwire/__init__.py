@@ -58,7 +58,7 @@ from jobwire.errors import (
     Unavailable,
     Unimplemented,
 )
-from jobwire.job import Job
+from jobwire.job import BatchJob, Job
 from jobwire.model import (
     Cancelled,
     CancelStatus,
@@ -74,6 +74,8 @@ from jobwire.model import (
     QueueInfo,
 )
 from jobwire.schedules import Cron, MissedRuns, ScheduleInfo, ScheduleState
+from jobwire.sessions import RunningJob, SessionInfo
+from jobwire.shares import QueueShare
 from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.sync import get_job, publish
 from jobwire.wire import new_job_id
@@ -82,6 +84,7 @@ from jobwire.worker import Worker
 __all__ = [
     "Aborted",
     "Admin",
+    "BatchJob",
     "CancelStatus",
     "Cancelled",
     "Client",
@@ -109,11 +112,14 @@ __all__ = [
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
+    "QueueShare",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
+    "RunningJob",
     "ScheduleInfo",
     "ScheduleState",
+    "SessionInfo",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

@@ -126,9 +126,9 @@ def options_from(message: job_pb2.JobOptions) -> JobOptions:
     )
 
 
-def progress_message(progress: Progress) -> job_pb2.Progress:
+def progress_message(progress: Progress, checkpoint: str | None) -> job_pb2.Progress:
     """Progress, as it travels."""
-    return job_pb2.Progress(fraction=progress.fraction, note=progress.note)
+    return job_pb2.Progress(fraction=progress.fraction, note=progress.note, checkpoint=checkpoint)
 
 
 def progress_from(message: job_pb2.Progress) -> Progress:
@@ -171,6 +171,7 @@ def job_info_from(job: job_pb2.Job) -> JobInfo:
         session_id=job.session_id,
         cancel_requested=job.cancel_requested,
         revision=job.revision,
+        checkpoint=from_json(job.checkpoint),
     )
 
 

@@ -234,6 +234,8 @@ class JobInfo:
     """Whether a running job was told to stop and has not settled yet."""
     revision: str
     """Changes whenever state, attempt or progress change."""
+    checkpoint: Any = None
+    """What its runs left for the next one, decoded; None if nothing."""
 
     @property
     def finished(self) -> bool:

@@ -14,7 +14,19 @@ import typer
 import typer.core
 import typer.main
 
-_COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "schedules", "demo", "version")
+_COMMANDS = (
+    "serve",
+    "migrate",
+    "recover",
+    "publish",
+    "work",
+    "job",
+    "queues",
+    "schedules",
+    "sessions",
+    "demo",
+    "version",
+)
 
 GRPC_EXPERIMENTS = "-event_engine_listener"
 """gRPC reads this when it is imported. Its newer listener has threads of its own, which hand each event to the thread
@@ -22,8 +34,8 @@ that hands it to the event loop: twice the wake-ups, and a sixth more CPU for a 
 
 _EXIT_CODES = """
 Exit codes: 0 all went well; 1 the answer is no (a job failed or was cancelled, migrations are pending, the start was
-refused); 2 wrong usage, settings or input; 3 no such job, queue or schedule; 4 the server or the database is not
-available.
+refused); 2 wrong usage, settings or input; 3 no such job, queue, schedule or session; 4 the server or the database is
+not available.
 """
 
 

@@ -101,6 +101,8 @@ def _print(found: JobInfo) -> None:
         ("deliveries", f"{found.attempt}, retries used {found.retry_count} of {found.options.retry_limit}"),
         ("published", moment(found.created_at)),
     ]
+    if found.checkpoint is not None:
+        facts.append(("checkpoint", json.dumps(found.checkpoint, ensure_ascii=False)))
     if found.start_after > found.created_at:
         facts.append(("not before", moment(found.start_after)))
     if found.started_at:
