@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobwire import Client, FailForGood, Job, JobState, Worker
+from jobwire import Client, FailForGood, Job, JobState, QueueShare, Worker
 from jobwire_server.app import Server, running
 from jobwire_server.settings import load_settings
 from tests.conftest import Postgres
@@ -26,6 +26,7 @@ class Shell:
     def __init__(self, postgres: Postgres, schema: str, server: Server | None = None) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBWIRE_")}
         address = {"JOBWIRE_SERVER": server.address} if server else {}
+        clean["COLUMNS"] = "200"
         self._environment = clean | {"DATABASE_URL": postgres.dsn, "JOBWIRE_SCHEMA": schema} | address
 
     async def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -152,13 +153,145 @@ async def test_queues_are_created_shown_changed_and_listed(jobwire: Shell) -> No
     assert "a run may take" in told.stdout
     assert "50 jobs" in told.stdout
     listed = await jobwire("queues")
-    assert listed.stdout.split()[-1] == "50"
+    assert listed.stdout.split()[-2:] == ["50", "-"]
     assert "1 minute" in told.stdout
+
+
+async def test_sessions_are_listed_and_asked_to_leave(jobwire: Shell, server: Server) -> None:
+    started, let_go = asyncio.Event(), asyncio.Event()
+    worker = Worker(server.address, name="the worker")
+
+    @worker.handler(QueueShare("mail", weight=3, max_in_flight=2, min_priority=5), "reports", concurrency=4)
+    async def handle(job: Job) -> None:
+        started.set()
+        await let_go.wait()
+
+    async with Client(server.address) as client:
+        published = await client.publish("reports", 1)
+        working = asyncio.create_task(worker.run())
+        await started.wait()
+        [session] = await jobwire.json("sessions", "list", "--queue", "mail")
+        assert (session["worker"], session["queues"]) == ("the worker", ["mail", "reports"])
+        assert [(job["queue"], job["job_id"]) for job in session["running"]] == [("reports", published.job_id)]
+        table = (await jobwire("sessions")).stdout
+        shown = ("the worker", "mail (weight 3, at most 2, priority 5..), reports", "1 of 4", published.job_id)
+        assert all(words in table for words in shown), table
+        [asked] = await jobwire.json("sessions", "drain", session["id"])
+        assert asked["id"] == session["id"]
+        assert "asked to leave" in (await jobwire("sessions", "list")).stdout
+        assert "asked to leave" in (await jobwire("sessions", "drain", session["id"])).stdout
+        let_go.set()
+        await working
+        assert (await client.get_job(published.job_id)).state is JobState.COMPLETED
+    assert await jobwire.json("sessions") == []
+    assert (await jobwire("sessions", "drain", ID)).returncode == 3
+    assert (await jobwire("sessions", "drain", "nobody")).returncode == 2
+
+
+async def test_limits_are_laid_over_those_that_are_there(jobwire: Shell) -> None:
+    await jobwire("queues", "create", "dead")
+    (made,) = await jobwire.json(
+        *("queues", "create", "mail", "--policy", "singleton", "--max-active", "5", "--rate", "10/1m", "--fair"),
+        *("--group-max-active", "2", "--tier", "gold=8", "--tier", "a=b=1", "--group-rate", "3/500ms"),
+        *("--waiting-retention", "1d", "--dead-letter", "dead"),
+    )
+    limits = {
+        "max_active": 5,
+        "rate": {"starts": 10, "period": 60},
+        "group_max_active": 2,
+        "tier_max_active": {"gold": 8, "a=b": 1},
+        "group_rate": {"starts": 3, "period": 0.5},
+    }
+    assert (made["policy"], made["limits"], made["fair"]) == ("singleton", limits, True)
+    assert (made["waiting_retention"], made["options"]["dead_letter"]) == (86_400, "dead")
+    (changed,) = await jobwire.json(
+        *("queues", "update", "mail", "--rate", "none", "--tier", "gold=9", "--tier", "a=b=none", "--max-active", "6"),
+        *("--dead-letter", "", "--waiting-retention", "0"),
+    )
+    assert changed["limits"] == limits | {"rate": None, "tier_max_active": {"gold": 9}, "max_active": 6}
+    assert (changed["policy"], changed["fair"], changed["waiting_retention"]) == ("singleton", True, None)
+    assert not changed["options"]["dead_letter"]
+    told = (await jobwire("queues", "show", "mail")).stdout
+    for words in ("singleton", "6 active", "2 active per group", "9 active per gold group"):
+        assert words in told
+    assert "3 starts in 500 ms per group" in told
+    assert "groups take turns" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--max-active", "0"), "to have nothing run, pause the queue"),
+        (("--max-active", "many"), "is no number"),
+        (("--rate", "0/1m"), "to have nothing start, pause the queue"),
+        (("--rate", "10"), "such as 10/1m"),
+        (("--rate", "10/soon"), "is no span of time"),
+        (("--rate", "10/1ms"), "queue.limits.rate.period: must be 100 ms to 31 days"),
+        (("--tier", "gold"), "names no tier"),
+        (("--tier", "gold=0"), "to have nothing run, pause the queue"),
+        (("--policy", "fifo"), "key_strict_fifo"),
+    ],
+)
+async def test_limits_that_cannot_be(jobwire: Shell, arguments: tuple[str, ...], words: str) -> None:
+    done = await jobwire("queues", "create", "mail", *arguments)
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.replace("│", "").split())
+
+
+async def test_a_job_that_was_not_stored_is_explained(jobwire: Shell) -> None:
+    await jobwire("queues", "create", "mail", "--policy", "exclusive")
+    first = await jobwire("publish", "mail", "1", "--key", "k", "--group", "acme", "--tier", "gold")
+    again = await jobwire("publish", "mail", "2", "--key", "k")
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert again.stderr == (
+        "not stored: the queue's policy allows no further job of its key now; it met job " + first.stdout
+    )
+    (shown,) = await jobwire.json("job", first.stdout.strip())
+    assert (shown["key"], shown["group"]) == ("k", {"id": "acme", "tier": "gold"})
+    told = await jobwire("job", first.stdout.strip())
+    assert "acme, tier gold" in told.stdout
+    lined = await jobwire("publish", "other", "--unique-for", "1h", stdin=lines(1, 2, 3))
+    assert "published 1 jobs to other" in lined.stderr
+    assert "2 were not stored: there was one of its key lately" in lined.stderr
+    assert (await jobwire("publish", "mail", "1", "--tier", "gold")).returncode == 2
+
+
+async def test_a_queue_is_paused_drained_and_resumed(jobwire: Shell, server: Server) -> None:
+    running, may_end = asyncio.Event(), asyncio.Event()
+    worker = Worker(server.address)
+
+    @worker.handler("mail")
+    async def send(job: Job) -> None:
+        running.set()
+        await may_end.wait()
+
+    async with worker:
+        for number in range(2):
+            assert (await jobwire("publish", "mail", str(number))).returncode == 0
+        await running.wait()
+        hurried = await jobwire("queues", "drain", "mail", "--timeout", "1s")
+        assert (hurried.returncode, "1 jobs of mail are still active" in hurried.stderr) == (1, True)
+        draining = asyncio.create_task(jobwire("queues", "drain", "mail"))
+        may_end.set()
+        drained = await draining
+        assert (drained.returncode, "nothing of mail is active" in drained.stderr) == (0, True)
+        (shown,) = await jobwire.json("queues", "show", "mail")
+        assert (shown["paused"], shown["counts"]["ready"], shown["counts"]["active"]) == (True, 1, 0)
+        assert "paused" in (await jobwire("queues")).stdout
+        (resumed,) = await jobwire.json("queues", "resume", "mail")
+        assert resumed["paused"] is False
+        async with Client(server.address) as client:
+            [job] = [job async for job in client.admin.list_jobs("mail") if job.data == 1]
+            assert (await client.wait(job.id, "mail", timeout=60)).state is JobState.COMPLETED
+    (paused,) = await jobwire.json("queues", "pause", "mail")
+    assert paused["paused"] is True
 
 
 async def test_what_does_not_exist_ends_with_3(jobwire: Shell) -> None:
     assert (await jobwire("queues", "show", "nope")).returncode == 3
     assert (await jobwire("queues", "update", "nope", "--retry-limit", "1")).returncode == 3
+    for command in ("pause", "resume", "drain"):
+        assert (await jobwire("queues", command, "nope")).returncode == 3
     assert (await jobwire("job", ID)).returncode == 3
     await jobwire("queues", "create", "mail")
     assert (await jobwire("jobs", "cancel", ID, "--queue", "mail")).returncode == 3

@@ -53,13 +53,15 @@ from jobwire.errors import (
     NotFound,
     Overloaded,
     PermissionDenied,
+    QueueBusy,
     QueueFull,
     ResourceExhausted,
     Unauthenticated,
     Unavailable,
     Unimplemented,
 )
-from jobwire.job import Job
+from jobwire.job import BatchJob, Job
+from jobwire.limits import Group, QueueLimits, QueuePolicy, QueueSettings, Rate
 from jobwire.model import (
     Cancelled,
     CancelStatus,
@@ -86,6 +88,8 @@ from jobwire.operations import (
     WhichJobs,
 )
 from jobwire.schedules import Cron, MissedRuns, ScheduleInfo, ScheduleState
+from jobwire.sessions import RunningJob, SessionInfo
+from jobwire.shares import QueueShare
 from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.sync import get_job, publish
 from jobwire.wire import new_job_id
@@ -95,6 +99,7 @@ __all__ = [
     "Aborted",
     "Action",
     "Admin",
+    "BatchJob",
     "CancelStatus",
     "Cancelled",
     "ChangeResult",
@@ -106,6 +111,7 @@ __all__ = [
     "FailForGood",
     "FailedPrecondition",
     "FieldViolation",
+    "Group",
     "InternalError",
     "InvalidArgument",
     "Job",
@@ -126,14 +132,22 @@ __all__ = [
     "Progress",
     "Published",
     "PurgeScope",
+    "QueueBusy",
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
+    "QueueLimits",
+    "QueuePolicy",
+    "QueueSettings",
+    "QueueShare",
+    "Rate",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
+    "RunningJob",
     "ScheduleInfo",
     "ScheduleState",
+    "SessionInfo",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

@@ -1,23 +1,26 @@
-"""What an operator does: AdminService with plain values in and out."""
+"""What an operator does from an event loop: AdminService with plain values in and out."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from jobwire import operations
 from jobwire.connection import Connection
-from jobwire.convert import cancelled_from, options_message, queue_info_from
+from jobwire.convert import cancelled_from, queue_info_from, queue_message
+from jobwire.limits import QueueSettings
 from jobwire.model import Cancelled, JobInfo, JobOptions, JobState, QueueInfo
 from jobwire.operations import UNCHANGED, Action, Changes, JobChange, JobFilter, PurgeScope, Updated, WhichJobs
 from jobwire.schedules import ScheduleCalls
+from jobwire.sessions import SessionCalls
 from jobwire.v1.admin_service_pb2 import (
     CancelJobsRequest,
     CreateQueueRequest,
     GetQueueRequest,
     ListQueuesRequest,
-    Queue,
+    PauseQueueRequest,
+    ResumeQueueRequest,
     UpdateQueueRequest,
 )
 from jobwire.wire import MAX_CALL_ITEMS, Seconds
@@ -25,7 +28,7 @@ from jobwire.wire import MAX_CALL_ITEMS, Seconds
 Result = TypeVar("Result")
 
 
-class Admin(ScheduleCalls):
+class Admin(ScheduleCalls, SessionCalls):
     """The calls of AdminService; `client.admin` is one. Every method raises JobwireError."""
 
     def __init__(self, connection: Connection, timeout: float) -> None:
@@ -33,22 +36,16 @@ class Admin(ScheduleCalls):
         self._timeout = timeout
 
     async def create_queue(
-        self,
-        name: str,
-        options: JobOptions | None = None,
-        *,
-        max_data_bytes: int | None = None,
-        max_depth: int | None = None,
+        self, name: str, options: JobOptions | None = None, **settings: Unpack[QueueSettings]
     ) -> QueueInfo:
         """Make sure that a queue exists. One that does is returned as it is, with `created` False.
 
         Args:
             name: 1 to 63 letters, digits, `_` or `-`.
             options: defaults for its jobs.
-            max_data_bytes: the largest payload and output: 1 to 524288, default 65536.
-            max_depth: how many of its jobs may wait; 0, the default: any number. More are refused with QueueFull.
+            settings: see QueueSettings.
         """
-        request = CreateQueueRequest(queue=_queue(name, options, max_data_bytes, max_depth))
+        request = CreateQueueRequest(queue=queue_message(name, options, **settings))
         response = await self._connection.call(self._connection.admin.CreateQueue, request, self._timeout)
         return queue_info_from(response.queue, created=response.created)
 
@@ -70,16 +67,27 @@ class Admin(ScheduleCalls):
             request.page_token = response.next_page_token
 
     async def update_queue(
-        self,
-        name: str,
-        options: JobOptions | None = None,
-        *,
-        max_data_bytes: int | None = None,
-        max_depth: int | None = None,
+        self, name: str, options: JobOptions | None = None, **settings: Unpack[QueueSettings]
     ) -> QueueInfo:
-        """Change defaults for jobs published from now on; what is None stays. Raises NotFound."""
-        request = UpdateQueueRequest(queue=_queue(name, options, max_data_bytes, max_depth))
+        """Change a queue; what is None stays. Raises NotFound, QueueBusy.
+
+        Options hold for jobs published from now on; policy, limits and fairness for those that wait, too.
+        What runs goes on.
+        """
+        request = UpdateQueueRequest(queue=queue_message(name, options, **settings))
         response = await self._connection.call(self._connection.admin.UpdateQueue, request, self._timeout)
+        return queue_info_from(response.queue)
+
+    async def pause_queue(self, name: str) -> QueueInfo:
+        """Have no job of a queue start any more; what runs goes on, and publishing does too. Raises NotFound."""
+        request = PauseQueueRequest(name=name)
+        response = await self._connection.call(self._connection.admin.PauseQueue, request, self._timeout)
+        return queue_info_from(response.queue)
+
+    async def resume_queue(self, name: str) -> QueueInfo:
+        """End a pause. Raises NotFound."""
+        request = ResumeQueueRequest(name=name)
+        response = await self._connection.call(self._connection.admin.ResumeQueue, request, self._timeout)
         return queue_info_from(response.queue)
 
     async def list_jobs(
@@ -249,12 +257,3 @@ class Admin(ScheduleCalls):
             response = await self._connection.call(self._connection.admin.CancelJobs, request, self._timeout)
             results += map(cancelled_from, response.results)
         return results
-
-
-def _queue(name: str, options: JobOptions | None, max_data_bytes: int | None, max_depth: int | None) -> Queue:
-    return Queue(
-        name=name,
-        options=None if options is None else options_message(options),
-        max_data_bytes=max_data_bytes,
-        max_depth=max_depth,
-    )

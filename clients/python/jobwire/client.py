@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -15,6 +15,7 @@ from jobwire.admin import Admin
 from jobwire.connection import Connection
 from jobwire.convert import job_info_from, spec_from
 from jobwire.following import Following
+from jobwire.limits import JobLabels
 from jobwire.model import JobInfo, JobOptions, NewJob, Published
 from jobwire.publishing import Publisher
 from jobwire.v1.queue_service_pb2 import GetJobRequest
@@ -82,8 +83,9 @@ class Client:
         start_in: Seconds | None = None,
         headers: Mapping[str, str] | None = None,
         options: JobOptions | None = None,
+        **labels: Unpack[JobLabels],
     ) -> Published:
-        """Store one job; when this returns, it is on disk.
+        """Store one job; when this returns, it is on disk, or `created` is False and `reason` says why it is not.
 
         What many tasks publish to a queue at the same time shares calls, but not fate. The arguments are those of
         NewJob. Cancelling the call does not take the job back if it was on its way.
@@ -95,7 +97,7 @@ class Client:
             Unavailable, DeadlineExceeded: not within the timeout. The job may be stored; publishing it again with the
                 same id is safe.
         """
-        job = NewJob(data, id, priority, start_after, start_in, headers, options)
+        job = NewJob(data, id, priority, start_after, start_in, headers, options, **labels)
         return await self._publisher.publish(queue, spec_from(job))
 
     async def publish_many(

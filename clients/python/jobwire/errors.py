@@ -73,6 +73,10 @@ class FailedPrecondition(JobwireError):
     default_code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+class QueueBusy(FailedPrecondition):
+    """The queue's jobs stand in the way of a change: they are too many, or some have no key."""
+
+
 class Aborted(JobwireError):
     """A call that met another one; repeat it after `retry_after`."""
 
@@ -149,7 +153,7 @@ _CLASSES: dict[grpc.StatusCode, type[JobwireError]] = {
 _CLASSES[grpc.StatusCode.CANCELLED] = Unavailable
 
 
-_REASONS: dict[str, type[JobwireError]] = {"OVERLOADED": Overloaded, "QUEUE_FULL": QueueFull}
+_REASONS: dict[str, type[JobwireError]] = {"OVERLOADED": Overloaded, "QUEUE_FULL": QueueFull, "QUEUE_BUSY": QueueBusy}
 
 
 def error_from_rpc(call: grpc.RpcError, target: str) -> JobwireError:

@@ -2,6 +2,9 @@
 
 A runner turns a delivery into an outcome and raises nothing. In a thread or a process, a handler is asked to stop; in
 the loop, its task is cancelled.
+
+A runner may also be given a batch: several deliveries, whose link is a Batch. Then the handler gets a list, and the
+outcome is that of all jobs which it has not settled by itself.
 """
 
 from __future__ import annotations
@@ -10,15 +13,43 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobwire.job import Job, Link, job_from
+from jobwire.job import BatchJob, Job, Link, MemberLink, batch_job_from, job_from
 from jobwire.outcome import Outcome, completed, raised
 from jobwire.v1.queue_service_pb2 import Delivery
 
-AsyncHandler = Callable[[Job], Awaitable[Any]]
-BlockingHandler = Callable[[Job], Any]
+AsyncHandler = Callable[[Any], Awaitable[Any]]
+BlockingHandler = Callable[[Any], Any]
+
+
+@dataclass(eq=False)
+class Batch:
+    """The links of the jobs that a handler gets together."""
+
+    members: Sequence[MemberLink]
+    on_stop: Callable[[int], None] = lambda _place: None
+    """Called in the event loop when one of them is to stop."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether all that is not settled is to stop, so that the handler has nothing left to do."""
+        return all(member.cancelled for member in self.members if not member.settled)
+
+
+Given = Delivery | Sequence[Delivery]
+"""What a handler is called for: one delivery, or those of a batch."""
+
+
+def argument_of(given: Given, link: Link | Batch) -> Job | list[BatchJob]:
+    """What the handler gets."""
+    if isinstance(link, Batch):
+        assert not isinstance(given, Delivery)
+        return [batch_job_from(delivery, member) for delivery, member in zip(given, link.members, strict=True)]
+    assert isinstance(given, Delivery)
+    return job_from(given, link)
 
 
 class Runner(Protocol):
@@ -27,8 +58,8 @@ class Runner(Protocol):
     cancels_tasks: bool
     """Whether a run is stopped by cancelling its task; if not, the handler sees `job.cancelled` and ends by itself."""
 
-    async def run(self, delivery: Delivery, link: Link) -> Outcome:
-        """Run the handler on one delivery."""
+    async def run(self, given: Given, link: Link | Batch) -> Outcome:
+        """Run the handler on one delivery, or on a batch."""
 
     async def close(self) -> None:
         """Let go of what is kept for further runs."""
@@ -42,10 +73,10 @@ class LoopRunner:
     def __init__(self, handler: AsyncHandler) -> None:
         self._handler = handler
 
-    async def run(self, delivery: Delivery, link: Link) -> Outcome:
+    async def run(self, given: Given, link: Link | Batch) -> Outcome:
         """Await the handler."""
         try:
-            return completed(await self._handler(job_from(delivery, link)))
+            return completed(await self._handler(argument_of(given, link)))
         except BaseException as error:  # noqa: BLE001 - SystemExit too would end the event loop
             return raised(error, told_to_stop=link.cancelled)
 
@@ -64,13 +95,13 @@ class ThreadRunner:
     def __init__(self, handler: BlockingHandler) -> None:
         self._handler = handler
 
-    async def run(self, delivery: Delivery, link: Link) -> Outcome:
+    async def run(self, given: Given, link: Link | Batch) -> Outcome:
         """Wait for the handler's thread."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Outcome] = loop.create_future()
 
         def work() -> None:
-            outcome = run_blocking(self._handler, delivery, link)
+            outcome = run_blocking(self._handler, given, link)
             # RuntimeError: the loop is closed. The worker is gone, and the lease with it.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(end, outcome)
@@ -79,7 +110,7 @@ class ThreadRunner:
             if not ended.done():
                 ended.set_result(outcome)
 
-        name = f"jobwire {delivery.queue} {delivery.job_id}"
+        name = f"jobwire {name_of(given)}"
         threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
         return await ended
 
@@ -87,9 +118,16 @@ class ThreadRunner:
         """Nothing is kept."""
 
 
-def run_blocking(handler: BlockingHandler, delivery: Delivery, link: Link) -> Outcome:
+def name_of(given: Given) -> str:
+    """What is run, for people."""
+    if isinstance(given, Delivery):
+        return f"{given.queue} {given.job_id}"
+    return f"{given[0].queue} {given[0].job_id} and {len(given) - 1} more"
+
+
+def run_blocking(handler: BlockingHandler, given: Given, link: Link | Batch) -> Outcome:
     """Run a blocking handler in the present thread."""
     try:
-        return completed(handler(job_from(delivery, link)))
+        return completed(handler(argument_of(given, link)))
     except BaseException as error:  # noqa: BLE001 - SystemExit and JobCancelled too are answers of the handler
         return raised(error, told_to_stop=link.cancelled)

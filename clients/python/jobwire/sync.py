@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -21,6 +21,7 @@ from jobwire.convert import job_info_from, published_from, spec_from
 from jobwire.errors import error_from_rpc
 from jobwire.grouping import calls
 from jobwire.lanes import Lanes
+from jobwire.limits import JobLabels
 from jobwire.model import JobInfo, JobOptions, NewJob, Published
 from jobwire.operations import WORK_SECONDS, Step
 from jobwire.retrying import Attempts
@@ -91,13 +92,14 @@ class Client:
         start_in: Seconds | None = None,
         headers: Mapping[str, str] | None = None,
         options: JobOptions | None = None,
+        **labels: Unpack[JobLabels],
     ) -> Published:
         """Store one job; when this returns, it is on disk.
 
         What many threads publish to a queue at the same time shares calls, but not fate. See `jobwire.Client.publish`.
         """
         self._check_open()
-        job = NewJob(data, id, priority, start_after, start_in, headers, options)
+        job = NewJob(data, id, priority, start_after, start_in, headers, options, **labels)
         return self._lanes.publish(queue, spec_from(job))
 
     def publish_many(
@@ -164,12 +166,13 @@ def publish(  # noqa: PLR0913 - a job has as many sides
     options: JobOptions | None = None,
     tls: grpc.ChannelCredentials | None = None,
     timeout: Seconds = 10.0,
+    **labels: Unpack[JobLabels],
 ) -> Published:
     """Store one job at `target` (host and port); when this returns, it is on disk. See `Client.publish`.
 
     Opens a connection for this call; a program that publishes often uses a `Client`.
     """
-    job = NewJob(data, id, priority, start_after, start_in, headers, options)
+    job = NewJob(data, id, priority, start_after, start_in, headers, options, **labels)
     with Client(target, tls=tls, timeout=timeout) as client:
         return client.publish_many(queue, [job])[0]
 

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 from jobwire import operations
 from jobwire.model import JobInfo, JobOptions, JobState
 from jobwire.operations import UNCHANGED, Action, Changes, JobChange, JobFilter, PurgeScope, Updated, WhichJobs
+from jobwire.sync_queues import QueueCalls
 from jobwire.wire import Seconds
 
 Result = TypeVar("Result")
 
 
-class Admin:
+class Admin(QueueCalls):
     """As `jobwire.Admin`, whose methods say what each does; every method raises JobwireError."""
 
     def __init__(self, make: Callable[[operations.Step], Any]) -> None:

@@ -63,6 +63,10 @@ def _policy(number: int) -> Policy:
 def _limits(message: admin_service_pb2.QueueLimits, at: str) -> QueueLimits:
     count(len(message.tier_max_active), path(at, "tier_max_active"), 0, limits.TIERS)
     for tier, most in message.tier_max_active.items():
+        if not tier:
+            raise broken(
+                path(at, "tier_max_active['']"), "must be set: 1 to 200 characters; a group without a tier has none"
+            )
         plain_text(tier, path(at, f"tier_max_active[{tier[:40]!r}]"), limits.LABEL)
         _at_least_one(most, path(at, f"tier_max_active[{tier[:40]!r}]"))
     return QueueLimits(

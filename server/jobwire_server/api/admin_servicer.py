@@ -15,13 +15,14 @@ from jobwire_server.api.actor import actor_of
 from jobwire_server.api.calls import this_call
 from jobwire_server.api.operation_calls import OperationCalls
 from jobwire_server.api.schedule_calls import ScheduleCalls
+from jobwire_server.api.session_calls import SessionCalls
 from jobwire_server.broker.broker import Broker
 from jobwire_server.domain.queues import check_queue_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AdminServicer(OperationCalls, ScheduleCalls, AdminServiceServicer):
+class AdminServicer(OperationCalls, ScheduleCalls, SessionCalls, AdminServiceServicer):
     """Serves AdminService from one broker."""
 
     def __init__(self, broker: Broker) -> None:

@@ -21,6 +21,7 @@ from jobwire_server.broker.messages import (
     Event,
     Heartbeat,
     Opened,
+    Quiet,
 )
 from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Labels, Published
 from jobwire_server.domain.queues import (
@@ -45,6 +46,7 @@ _DELIVERY = field(queue_service_pb2.Deliveries, "deliveries")
 _HANDLE = field(queue_service_pb2.Delivery, "handle")
 _JOB_ID = field(queue_service_pb2.Delivery, "job_id")
 _DATA = field(queue_service_pb2.Delivery, "data")
+_CHECKPOINT = field(queue_service_pb2.Delivery, "checkpoint")
 
 
 @lru_cache(maxsize=256)
@@ -114,6 +116,8 @@ def stream_message(event: Event, sequence: int) -> queue_service_pb2.SubscribeRe
             message.cancellation.CopyFrom(_cancellation(event))
         case Heartbeat():
             message.heartbeat.SetInParent()
+        case Quiet():
+            message.quiet.SetInParent()
         case Draining():
             message.draining.resume_within.CopyFrom(duration(event.resume_within_ms))
             message.draining.reconnect_delay.CopyFrom(duration(event.reconnect_delay_ms))
@@ -160,6 +164,7 @@ def _delivery(delivery: Delivery) -> bytes:
         _DATA,
         sized(delivery.data.encode()),
         _headers_of(delivery.headers) if delivery.headers else b"",
+        _CHECKPOINT + sized(delivery.checkpoint.encode()) if delivery.checkpoint else b"",
     )
     return b"".join(parts)
 
@@ -222,6 +227,7 @@ def job(job: Job) -> job_pb2.Job:
         key=job.labels.key or "",
         group=group(job.labels),
         waits_for=_gate(job.waits_at) if job.waits_at else "",
+        checkpoint=job.checkpoint or "",
     )
 
 

@@ -23,7 +23,6 @@ _CODES: dict[type[errors.JobwireError], grpc.StatusCode] = {
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TooMuchToRead: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SessionTakenOver: grpc.StatusCode.ABORTED,
-    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LockTimeout: grpc.StatusCode.ABORTED,
     errors.TooManySessions: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

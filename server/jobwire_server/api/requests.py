@@ -31,6 +31,7 @@ from jobwire_server.api.fields import (
     uuid,
     whole,
 )
+from jobwire_server.api.session_requests import shares
 from jobwire_server.broker.messages import Ack, Resume, Subscription
 from jobwire_server.domain import limits
 from jobwire_server.domain.handles import Handle
@@ -171,6 +172,7 @@ def subscription(request: queue_service_pb2.SubscribeRequest) -> Subscription:
         heartbeat_ms=limits.HEARTBEAT_DEFAULT if heartbeat_ms is None else heartbeat_ms,
         resume_grace_ms=limits.RESUME_GRACE_DEFAULT if grace_ms is None else grace_ms,
         resume=_resume(request.resume) if request.HasField("resume") else None,
+        shares=shares(request.shares, queues) if request.shares else (),
     )
 
 
@@ -262,10 +264,14 @@ def _fail(fail: queue_service_pb2.Fail, at: str) -> Fail:
 
 
 def _extend(extend: queue_service_pb2.Extend, at: str) -> Extend:
-    progress = None
+    progress = checkpoint = None
     if extend.HasField("progress"):
         fraction = extend.progress.fraction if extend.progress.HasField("fraction") else None
         if fraction is not None and not (math.isfinite(fraction) and 0 <= fraction <= 1):
             raise broken(path(at, "progress.fraction"), f"must be 0 to 1; got {fraction:g}")
         progress = Progress(fraction, cut_text(extend.progress.note, limits.PROGRESS_NOTE))
-    return Extend(optional_duration_ms(extend, "expire_in", at, limits.EXPIRE_MIN, limits.EXPIRE_MAX), progress)
+        checkpoint = extend.progress.checkpoint if extend.progress.HasField("checkpoint") else None
+        if checkpoint:
+            check_json(checkpoint, path(at, "progress.checkpoint"), limits.CHECKPOINT_BYTES)
+    expire_ms = optional_duration_ms(extend, "expire_in", at, limits.EXPIRE_MIN, limits.EXPIRE_MAX)
+    return Extend(expire_ms, progress, checkpoint)

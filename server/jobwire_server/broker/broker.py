@@ -37,6 +37,7 @@ from .queue_book import QueueBook
 from .queue_removal import QueueRemoval
 from .scheduler import Scheduler
 from .session_book import SessionBook
+from .session_desk import SessionDesk
 from .signals import Signals
 from .stream import Stream
 from .terms import BrokerStats, BrokerTerms, Stats
@@ -84,6 +85,7 @@ class Broker:
         self._gatekeeper = Gatekeeper(database, self._tickets)
         self._dispatcher = Dispatcher(database, terms.replica, self._stats, self.queues.known)
         self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
+        self.sessions = SessionDesk(database, self._book, self._signals.tell_replica)
         self.admission = Admission(terms.max_publishing_bytes, self._stats)
         self._publisher = Publisher(
             database,
@@ -112,7 +114,7 @@ class Broker:
             terms.poll_interval_ms / 1000,
             terms.cancel_grace_ms,
             hungry=self._dispatcher.hungry,
-            on_found=lambda queue: self._dispatcher.wake(queue, from_start=True, suspects=True),
+            on_found=self._dispatcher.found,
             on_ready=self._tickets,
             on_gates=self._gatekeeper.poke,
             on_stop=self._stop,
@@ -313,7 +315,7 @@ class Broker:
         if stored_in.gated:
             self._gatekeeper.poke(queue)
         elif any(job.start_in_ms is None and job.start_after is None for job in jobs):
-            self._dispatcher.wake(queue, from_start=False, suspects=False)
+            self._dispatcher.stored(queue, jobs)
             self._signals.tell_queue(queue, "ready")
         pauses = [job.start_in_ms / 1000 for job in jobs if job.start_in_ms is not None]
         if pauses:
@@ -321,7 +323,7 @@ class Broker:
         if any(job.start_after is not None or job.labels.debounce_ms is not None for job in jobs):
             # A point in time is the database's to compare; it may be past already.
             self._upkeep.due_in(0.0)
-            self._dispatcher.wake(queue, from_start=False, suspects=False)
+            self._dispatcher.stored(queue, jobs)
 
     def _tickets(self, queue: str) -> None:
         self._dispatcher.wake(queue, from_start=True, suspects=True)
@@ -417,6 +419,8 @@ class Broker:
             self._book.taken_over(UUID(message["session"]), message["epoch"])
         elif kind == "closed":
             self._book.closed(UUID(message["session"]))
+        elif kind == "quiet":
+            self._book.quiet(UUID(message["session"]))
         elif kind == "lost":
             self._book.lost(UUID(message["session"]))
         elif kind == "stops":

@@ -23,6 +23,7 @@ from jobwire_server.store import upkeep as store
 from jobwire_server.store.database import Connection, Database
 from jobwire_server.store.sessions import Ended, Sighting
 from jobwire_server.store.settling import Stop
+from jobwire_server.store.upkeep import Look
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +137,7 @@ class Upkeep:
 
     `on_gates(queue)` is called when the gates of a queue are to be looked at.
 
-    `hungry()` says in which queues, and `on_found(queue)` is called for those that have some; `on_ready(queue)` when
+    `hungry()` says where, and `on_found(look)` is called for each place that has some; `on_ready(queue)` when
     jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
     when jobs may have changed. `run_schedules()` is called when some are due, and says whether none is left.
     """
@@ -147,8 +148,8 @@ class Upkeep:
         poll_seconds: float,
         cancel_grace_ms: int,
         *,
-        hungry: Callable[[], Sequence[str]],
-        on_found: Callable[[str], None],
+        hungry: Callable[[], Sequence[Look]],
+        on_found: Callable[[Look], None],
         on_ready: Callable[[str], None],
         on_gates: Callable[[str], None],
         on_stop: Callable[[Stop], Awaitable[None]],
@@ -205,8 +206,8 @@ class Upkeep:
         due = await store.next_due(self._database, self._hungry() if looking else ())
         if looking:
             self._next_look = began + max(self._poll, (time.monotonic() - began) / _LOOK_SHARE)
-        for queue in due.ready:
-            self._on_found(queue)
+        for look in due.ready:
+            self._on_found(look)
         for queue in due.gates:
             self._on_gates(queue)
         if due.claim:

@@ -19,10 +19,12 @@ _COMMANDS = (
     "migrate",
     "recover",
     "publish",
+    "work",
     "job",
     "jobs",
     "queues",
     "schedules",
+    "sessions",
     "actions",
     "demo",
     "version",
@@ -34,8 +36,8 @@ that hands it to the event loop: twice the wake-ups, and a sixth more CPU for a 
 
 _EXIT_CODES = """
 Exit codes: 0 all went well; 1 the answer is no (a job failed or was cancelled, migrations are pending, the start was
-refused); 2 wrong usage, settings or input; 3 no such job, queue or schedule; 4 the server or the database is not
-available.
+refused); 2 wrong usage, settings or input; 3 no such job, queue, schedule or session; 4 the server or the database is
+not available.
 """
 
 

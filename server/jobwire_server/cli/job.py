@@ -77,6 +77,14 @@ def _print(found: JobInfo) -> None:
         ("deliveries", f"{found.attempt}, retries used {found.retry_count} of {found.options.retry_limit}"),
         ("published", moment(found.created_at)),
     ]
+    if found.checkpoint is not None:
+        facts.append(("checkpoint", json.dumps(found.checkpoint, ensure_ascii=False)))
+    if found.key:
+        facts.append(("key", found.key))
+    if found.group:
+        facts.append(("group", f"{found.group.id}, tier {found.group.tier}" if found.group.tier else found.group.id))
+    if found.waits_for:
+        facts.append(("waits for", f"its turn in {found.waits_for}"))
     if found.start_after > found.created_at:
         facts.append(("not before", moment(found.start_after)))
     if found.started_at:

@@ -116,6 +116,8 @@ class Delivery(NamedTuple):
     expire_ms: int
     suspect: bool = False
     """It was lost with a session before, so it runs alone in its session."""
+    checkpoint: str | None = None
+    """What earlier attempts left, as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class Extend:
 
     expire_ms: int | None
     progress: Progress | None
+    checkpoint: str | None = None
+    """JSON text for the next attempt; None: what was left before stays; empty: nothing is left."""
 
 
 Outcome = Complete | Fail | Release | Extend

@@ -63,6 +63,7 @@ SCHEDULE_ERROR: Final = 1_000
 
 QUEUES_PER_SESSION: Final = 100
 IN_FLIGHT_MAX: Final = 1_000
+WEIGHT_MAX: Final = 100
 WORKER_NAME: Final = 200
 HEARTBEAT_DEFAULT: Final = 5 * SECOND
 HEARTBEAT_MAX: Final = 300 * SECOND
@@ -75,6 +76,7 @@ ERROR_TYPE: Final = 200
 ERROR_MESSAGE: Final = 2_000
 ERROR_TRACE: Final = 8_192
 PROGRESS_NOTE: Final = 1_000
+CHECKPOINT_BYTES: Final = 64 * 1024
 SUSPECT_LOSSES: Final = 2
 """From so many losses together with its session on a job is claimed alone. Most workers that die do so for reasons of
 their own, and all they held would have to wait for its turn; a job that is to blame shows it at the next death."""

@@ -248,7 +248,7 @@ def _extension(item: AckItem) -> dict[str, Any]:
     progress = (
         None if outcome.progress is None else {"fraction": outcome.progress.fraction, "note": outcome.progress.note}
     )
-    return {"expire_ms": outcome.expire_ms, "progress": progress}
+    return {"expire_ms": outcome.expire_ms, "progress": progress, "checkpoint": outcome.checkpoint}
 
 
 async def end_leases(database: Database, connection: Connection, endings: Iterable[Ending]) -> dict[str, int]:
