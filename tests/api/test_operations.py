@@ -27,8 +27,9 @@ from jobwire.v1.operations_pb2 import (
     RetryChange,
     UpdateJobsRequest,
 )
+from jobwire_server.store import database
 
-from .conftest import Api
+from .conftest import Api, Eye
 from .refusals import refused
 from .worker import Worker, publish
 
@@ -206,3 +207,24 @@ async def test_the_python_client_does_it_from_a_thread_as_well(api: Api) -> None
         "QUEUE_NOT_EMPTY",
         ("queue.delete", "script"),
     ]
+
+
+async def test_what_takes_too_long_to_read_is_refused_with_advice(
+    api: Api, shared_eye: Eye, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(api, queue="slow")
+    # Shorter than a lock is waited for, so that a lock makes a read as slow as one likes.
+    monkeypatch.setattr(database, "_READ_BOUND", {"statement_timeout": "200ms"})
+    shared_eye.run("BEGIN")
+    shared_eye.run("LOCK TABLE {}.live_job IN ACCESS EXCLUSIVE MODE")
+    try:
+        for call in (
+            api.admin.ListJobs(ListJobsRequest(queue="slow")),
+            api.admin.ChangeJobs(cancel("slow", dry_run=True)),
+        ):
+            answer = await refused(call)
+            assert (answer.code, answer.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MUCH_TO_READ")
+            assert "narrow it" in answer.message and answer.retry_after is None
+    finally:
+        shared_eye.run("ROLLBACK")
+    assert len((await api.admin.ListJobs(ListJobsRequest(queue="slow"))).jobs) == 1

@@ -49,7 +49,7 @@ async def create_queue(database: Database, queue: Queue, by: str | None = None) 
         return created
 
 
-async def update_queue(database: Database, name: str, patch: QueuePatch, by: str) -> bool:
+async def update_queue(database: Database, name: str, patch: QueuePatch, by: str = "") -> bool:
     """Changes what `patch` says, and records it; returns whether the queue exists.
 
     If its gates change, its jobs pass them anew, with the same commit. QueueBusy if they are too many for that, or do
@@ -97,7 +97,7 @@ def _said(patch: QueuePatch) -> dict[str, object]:
     return {name: value for name, value in {**said.pop("options"), **said}.items() if value is not None}
 
 
-async def pause_queue(database: Database, name: str, by: str, *, paused: bool) -> bool:
+async def pause_queue(database: Database, name: str, by: str = "", *, paused: bool) -> bool:
     """Has nothing of a queue be claimed any more, or again, and records it; returns whether the queue exists."""
     async with database.transaction() as connection:
         known = bool(await database.run(connection, "pause_queue", {"name": name, "paused": paused}))
