@@ -80,7 +80,7 @@ def list_jobs(  # noqa: PLR0913  (a filter has as many sides)
         (found.queue, found.id, found.state, found.attempt, moment(found.created_at), _last_error(found))
         for found in jobs
     ]
-    print_table(("queue", "id", "state", "runs", "stored", "last error"), rows)
+    print_table(("queue", "id", "state", "runs", "stored", "last error"), rows, whole=["id"])
     if len(jobs) == limit:
         say(f"the first {limit:,}; --limit shows more")
 
