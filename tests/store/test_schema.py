@@ -158,7 +158,14 @@ async def test_every_column_survives_the_move_to_the_archive(
     }[how]
     common = live.keys() & archived.keys() - changed
     assert {name: archived[name] for name in common} == {name: live[name] for name in common}
-    assert live.keys() - archived.keys() == {"expires_at", "settled_token", "stop_at", "stop_reason", "gated"}
+    assert live.keys() - archived.keys() == {
+        "expires_at",
+        "settled_token",
+        "stop_at",
+        "stop_reason",
+        "gated",
+        "waits_since",
+    }
     assert len(archived["errors"]) == (2 if how == "fail" else 1)
     states = {"complete": JobState.COMPLETED, "fail": JobState.FAILED}
     assert archived["state"] == states.get(how, JobState.CANCELLED)

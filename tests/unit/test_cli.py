@@ -26,6 +26,7 @@ COMMANDS = (
     "schedules",
     "sessions",
     "actions",
+    "top",
     "demo",
     "version",
 )

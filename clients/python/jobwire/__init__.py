@@ -42,6 +42,7 @@ the standard library's loggers under `jobwire`.
 from jobwire import sync
 from jobwire.admin import Admin
 from jobwire.client import Client
+from jobwire.dead_letters import BlockedKey, LetterRefusal, Redriven, Unblocked, UnblockStatus, UndeliveredLetter
 from jobwire.errors import (
     Aborted,
     DeadlineExceeded,
@@ -68,6 +69,7 @@ from jobwire.model import (
     JobError,
     JobInfo,
     JobOptions,
+    JobOrigin,
     JobState,
     NewJob,
     NotCreatedReason,
@@ -100,6 +102,7 @@ __all__ = [
     "Action",
     "Admin",
     "BatchJob",
+    "BlockedKey",
     "CancelStatus",
     "Cancelled",
     "ChangeResult",
@@ -121,8 +124,10 @@ __all__ = [
     "JobFilter",
     "JobInfo",
     "JobOptions",
+    "JobOrigin",
     "JobState",
     "JobwireError",
+    "LetterRefusal",
     "MissedRuns",
     "NewJob",
     "NotCreatedReason",
@@ -141,6 +146,7 @@ __all__ = [
     "QueueSettings",
     "QueueShare",
     "Rate",
+    "Redriven",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
@@ -150,6 +156,9 @@ __all__ = [
     "SessionInfo",
     "Unauthenticated",
     "Unavailable",
+    "UnblockStatus",
+    "Unblocked",
+    "UndeliveredLetter",
     "Unimplemented",
     "Updated",
     "WhichJobs",

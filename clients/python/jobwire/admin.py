@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Unpack
 from jobwire import operations
 from jobwire.connection import Connection
 from jobwire.convert import cancelled_from, queue_info_from, queue_message
+from jobwire.dead_letters import DeadLetterCalls
 from jobwire.limits import QueueSettings
 from jobwire.model import Cancelled, JobInfo, JobOptions, JobState, QueueInfo
 from jobwire.operations import UNCHANGED, Action, Changes, JobChange, JobFilter, PurgeScope, Updated, WhichJobs
@@ -28,7 +29,7 @@ from jobwire.wire import MAX_CALL_ITEMS, Seconds
 Result = TypeVar("Result")
 
 
-class Admin(ScheduleCalls, SessionCalls):
+class Admin(DeadLetterCalls, ScheduleCalls, SessionCalls):
     """The calls of AdminService; `client.admin` is one. Every method raises JobwireError."""
 
     def __init__(self, connection: Connection, timeout: float) -> None:

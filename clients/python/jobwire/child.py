@@ -21,7 +21,7 @@ from jobwire.job import Done
 from jobwire.model import Progress
 from jobwire.outcome import Outcome
 from jobwire.reporting import INTERVAL
-from jobwire.running import Batch, BlockingHandler, Given, run_blocking
+from jobwire.running import Batch, BlockingHandler, Given, argument_for, run_blocking
 from jobwire.v1.queue_service_pb2 import Delivery
 
 
@@ -36,9 +36,10 @@ def main(worker: socket.socket, handler: BlockingHandler) -> None:
     wire.send(Ready())
     while True:
         run = wire.runs.get()
-        outcome = run_blocking(handler, run.given, Batch(run.links) if run.batch else run.links[0])
-        for link in run.links:
-            link.flush()
+        link = Batch(run.links) if run.batch else run.links[0]
+        outcome = run_blocking(handler, argument_for(batch=run.batch), run.given, link)
+        for each in run.links:
+            each.flush()
         # The process may be killed while it waits for the next job.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,6 +15,7 @@ from jobwire.model import (
     JobError,
     JobInfo,
     JobOptions,
+    JobOrigin,
     JobState,
     NewJob,
     NotCreatedReason,
@@ -207,6 +208,22 @@ def job_info_from(job: job_pb2.Job) -> JobInfo:
         key=job.key,
         group=Group(job.group.id, job.group.tier) if job.HasField("group") else None,
         waits_for=job.waits_for,
+        origin=origin_from(job.origin) if job.HasField("origin") else None,
+    )
+
+
+def origin_from(origin: job_pb2.JobOrigin) -> JobOrigin:
+    """Where a job comes from."""
+    return JobOrigin(
+        queue=origin.queue,
+        job_id=origin.job_id,
+        created_at=from_timestamp(origin.create_time),
+        failed_at=from_timestamp(origin.fail_time),
+        attempts=origin.attempts,
+        last_error=_job_error_from(origin.last_error) if origin.HasField("last_error") else None,
+        first_queue=origin.first_queue,
+        first_job_id=origin.first_job_id,
+        redrives=origin.redrives,
     )
 
 
@@ -218,6 +235,7 @@ def _job_error_from(error: job_pb2.JobError) -> JobError:
         message=error.message,
         trace=error.trace,
         worker=error.worker,
+        started_at=from_timestamp(error.start_time) if error.HasField("start_time") else None,
     )
 
 

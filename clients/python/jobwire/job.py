@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
-from jobwire.model import Progress
+from jobwire.convert import origin_from
+from jobwire.model import JobOrigin, Progress
 from jobwire.outcome import Outcome, completed, raised
 from jobwire.signals import JobCancelled, ReleaseJob
 from jobwire.v1.queue_service_pb2 import Delivery
@@ -103,6 +104,8 @@ class Job:
     """How long this run may take from its delivery, in seconds, unless `extend` moves the limit."""
     checkpoint: Any = None
     """What the last attempt left for this one (`progress(…, checkpoint=…)`), decoded; None if nothing."""
+    origin: JobOrigin | None = None
+    """Where it comes from, if it is a dead letter or was redriven."""
     link: Link = field(default_factory=Unlinked, repr=False)
     """How the job reaches its worker; not for handlers."""
 
@@ -209,6 +212,7 @@ class _DeliveredJob(Job):
     retry_limit = _decoded(lambda delivery: delivery.retry_limit)
     created_at = _decoded(lambda delivery: from_timestamp(delivery.create_time))
     expire_in = _decoded(lambda delivery: from_duration(delivery.expire_in))
+    origin = _decoded(lambda delivery: origin_from(delivery.origin) if delivery.HasField("origin") else None)
     checkpoint = _decoded(lambda delivery: from_json(delivery.checkpoint))
 
 

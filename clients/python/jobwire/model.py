@@ -219,6 +219,29 @@ class JobError:
     """A stack trace or other detail."""
     worker: str
     """The worker that ran it."""
+    started_at: datetime | None = None
+    """When the run was delivered; None if there was none, as in `WAITED_TOO_LONG`."""
+
+
+@dataclass(frozen=True)
+class JobOrigin:
+    """The job that a dead letter was made of. A redriven job keeps the origin of its dead letter."""
+
+    queue: str
+    """The queue in which it failed."""
+    job_id: str
+    """Its id there."""
+    created_at: datetime
+    failed_at: datetime
+    attempts: int
+    """How often it was delivered."""
+    last_error: JobError | None
+    """What its last run failed with; on a delivered job without its trace."""
+    first_queue: str = ""
+    """If that job was a dead letter, or redriven: the queue of the first one that failed."""
+    first_job_id: str = ""
+    redrives: int = 0
+    """How often it was redriven."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +294,8 @@ class JobInfo:
     """Its group, as published."""
     waits_for: str = ""
     """What a blocked job waits for: `key` or `group`, and which one. Empty otherwise."""
+    origin: JobOrigin | None = None
+    """Where it comes from, if it is a dead letter or was redriven."""
 
     @property
     def finished(self) -> bool:

@@ -37,7 +37,7 @@ class ProcessRunner:
 
     cancels_tasks = True
 
-    def __init__(self, handler: BlockingHandler) -> None:
+    def __init__(self, handler: BlockingHandler, *, batch: bool = False) -> None:  # noqa: ARG002 - each run says so
         try:
             pickle.dumps(handler)
         except Exception as error:  # pickle raises what it likes

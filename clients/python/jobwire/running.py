@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobwire.job import BatchJob, Job, Link, MemberLink, batch_job_from, job_from
+from jobwire.job import BatchJob, Link, MemberLink, batch_job_from, job_from
 from jobwire.outcome import Outcome, completed, raised
 from jobwire.v1.queue_service_pb2 import Delivery
 
@@ -43,13 +43,18 @@ Given = Delivery | Sequence[Delivery]
 """What a handler is called for: one delivery, or those of a batch."""
 
 
-def argument_of(given: Given, link: Link | Batch) -> Job | list[BatchJob]:
-    """What the handler gets."""
-    if isinstance(link, Batch):
-        assert not isinstance(given, Delivery)
-        return [batch_job_from(delivery, member) for delivery, member in zip(given, link.members, strict=True)]
-    assert isinstance(given, Delivery)
-    return job_from(given, link)
+def jobs_from(deliveries: Sequence[Delivery], batch: Batch) -> list[BatchJob]:
+    """What a handler of batches gets."""
+    return [batch_job_from(delivery, member) for delivery, member in zip(deliveries, batch.members, strict=True)]
+
+
+Argument = Callable[[Any, Any], Any]
+"""`job_from` or `jobs_from`: makes what the handler gets. Chosen once, since looking at each job costs more."""
+
+
+def argument_for(*, batch: bool) -> Argument:
+    """Which of them it is."""
+    return jobs_from if batch else job_from
 
 
 class Runner(Protocol):
@@ -70,13 +75,14 @@ class LoopRunner:
 
     cancels_tasks = True
 
-    def __init__(self, handler: AsyncHandler) -> None:
+    def __init__(self, handler: AsyncHandler, *, batch: bool = False) -> None:
         self._handler = handler
+        self._argument = argument_for(batch=batch)
 
     async def run(self, given: Given, link: Link | Batch) -> Outcome:
         """Await the handler."""
         try:
-            return completed(await self._handler(argument_of(given, link)))
+            return completed(await self._handler(self._argument(given, link)))
         except BaseException as error:  # noqa: BLE001 - SystemExit too would end the event loop
             return raised(error, told_to_stop=link.cancelled)
 
@@ -92,8 +98,9 @@ class ThreadRunner:
 
     cancels_tasks = False
 
-    def __init__(self, handler: BlockingHandler) -> None:
+    def __init__(self, handler: BlockingHandler, *, batch: bool = False) -> None:
         self._handler = handler
+        self._argument = argument_for(batch=batch)
 
     async def run(self, given: Given, link: Link | Batch) -> Outcome:
         """Wait for the handler's thread."""
@@ -101,7 +108,7 @@ class ThreadRunner:
         ended: asyncio.Future[Outcome] = loop.create_future()
 
         def work() -> None:
-            outcome = run_blocking(self._handler, given, link)
+            outcome = run_blocking(self._handler, self._argument, given, link)
             # RuntimeError: the loop is closed. The worker is gone, and the lease with it.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(end, outcome)
@@ -125,9 +132,9 @@ def name_of(given: Given) -> str:
     return f"{given[0].queue} {given[0].job_id} and {len(given) - 1} more"
 
 
-def run_blocking(handler: BlockingHandler, given: Given, link: Link | Batch) -> Outcome:
+def run_blocking(handler: BlockingHandler, argument: Argument, given: Given, link: Link | Batch) -> Outcome:
     """Run a blocking handler in the present thread."""
     try:
-        return completed(handler(argument_of(given, link)))
+        return completed(handler(argument(given, link)))
     except BaseException as error:  # noqa: BLE001 - SystemExit and JobCancelled too are answers of the handler
         return raised(error, told_to_stop=link.cancelled)

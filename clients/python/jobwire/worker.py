@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 RunIn = Literal["loop", "thread", "process"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_RUNNERS: dict[RunIn, Callable[[Any], Runner]] = {
+_RUNNERS: dict[RunIn, Callable[..., Runner]] = {
     "loop": LoopRunner,
     "thread": ThreadRunner,
     "process": ProcessRunner,
@@ -48,7 +48,7 @@ class _Registration:
     """For a handler of batches: how many jobs it takes at most, and how long it waits for them."""
 
     def runner(self) -> Runner:
-        runner = _RUNNERS[self.run_in](self.function)
+        runner = _RUNNERS[self.run_in](self.function, batch=self.batch is not None)
         return runner if self.batch is None else BatchRunner(runner, *self.batch)
 
 

@@ -13,6 +13,7 @@ from jobwire.v1.admin_service_pb2_grpc import AdminServiceServicer
 from jobwire_server.api import admin_requests, answers
 from jobwire_server.api.actor import actor_of
 from jobwire_server.api.calls import this_call
+from jobwire_server.api.dead_letter_calls import DeadLetterCalls
 from jobwire_server.api.operation_calls import OperationCalls
 from jobwire_server.api.schedule_calls import ScheduleCalls
 from jobwire_server.api.session_calls import SessionCalls
@@ -22,7 +23,7 @@ from jobwire_server.domain.queues import check_queue_name
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AdminServicer(OperationCalls, ScheduleCalls, SessionCalls, AdminServiceServicer):
+class AdminServicer(DeadLetterCalls, OperationCalls, ScheduleCalls, SessionCalls, AdminServiceServicer):
     """Serves AdminService from one broker."""
 
     def __init__(self, broker: Broker) -> None:

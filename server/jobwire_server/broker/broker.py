@@ -17,7 +17,7 @@ from jobwire_server.domain.errors import JobNotFound, JobwireError
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import CancelStatus, Job, NewJob, Published, StopReason
 from jobwire_server.domain.operations import Change, Changed, ChangeStatus, Order
-from jobwire_server.domain.queues import Queue, QueuePatch
+from jobwire_server.domain.queues import NOTHING_SAID, Queue, QueuePatch
 from jobwire_server.store import archive, reading, sessions
 from jobwire_server.store import migrate as migrations
 from jobwire_server.store import upkeep as upkeep_store
@@ -28,6 +28,7 @@ from jobwire_server.store.settling import Stop
 from . import background
 from .acker import Acker
 from .admission import Admission
+from .dead_letters import DeadLetters
 from .dispatcher import Dispatcher
 from .gatekeeper import Gatekeeper
 from .messages import Ack, AckAnswer, Subscription
@@ -40,6 +41,7 @@ from .session_book import SessionBook
 from .session_desk import SessionDesk
 from .signals import Signals
 from .stream import Stream
+from .sweeper import Sweeper
 from .terms import BrokerStats, BrokerTerms, Stats
 from .upkeep import SessionWatch, Upkeep
 from .waits import Waits
@@ -95,6 +97,14 @@ class Broker:
             self._stored,
             self.queues.refresh,
         )
+        self.dead_letters = DeadLetters(
+            database,
+            self.queues,
+            on_ready=self._tickets,
+            on_gates=self._gatekeeper.poke,
+            on_changed=self._queue_changed,
+            on_due=lambda: self._upkeep.due_in(0.0),
+        )
         self._acker = Acker(
             database,
             terms.replica,
@@ -102,10 +112,17 @@ class Broker:
             self._stats,
             on_changed=lambda queue, handles: self._jobs_changed(queue, (handle.job_id for handle in handles)),
             on_back=self._back,
+            on_letters=self.dead_letters.poke,
             tell_replica=self._signals.tell_replica,
         )
         self._waits = Waits(database, self._signals.listen)
         self._watch = SessionWatch(database, terms.replica, interval, self._ended_for_other)
+        self._sweeper = Sweeper(
+            database,
+            terms.poll_interval_ms / 1000,
+            on_cancelled=self._jobs_changed,
+            on_gates=self._gatekeeper.poke,
+        )
         self.schedules = Scheduler(
             database, self.queues, self._publisher, self._stats, on_changed=lambda: self._upkeep.due_in(0.0)
         )
@@ -117,6 +134,8 @@ class Broker:
             on_found=self._dispatcher.found,
             on_ready=self._tickets,
             on_gates=self._gatekeeper.poke,
+            on_letters=self.dead_letters.poke,
+            on_waiting=self._sweeper.waiting,
             on_stop=self._stop,
             on_changed=self._queue_changed,
             run_schedules=self.schedules.run_due,
@@ -135,6 +154,8 @@ class Broker:
         self._tasks = [
             background.start(self._signals.run(), "signals"),
             *(background.start(loop, "upkeep") for loop in self._upkeep.loops()),
+            *(background.start(loop, "sweeper") for loop in self._sweeper.loops()),
+            background.start(self.dead_letters.run(), "dead letters"),
             background.start(self._poll(), "poll"),
             background.start(self._watch.run(), "watch"),
         ]
@@ -246,6 +267,10 @@ class Broker:
 
     async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> list[Published]:
         """Stores jobs, all or none."""
+        for place, job in enumerate(jobs):
+            if job.options is not NOTHING_SAID and job.options.dead_letter:
+                at = f"jobs[{place}].options.dead_letter"
+                await self.queues.check_dead_letter(queue.name, job.options.dead_letter, at)
         return await self._publisher.publish(queue, jobs)
 
     @contextlib.asynccontextmanager

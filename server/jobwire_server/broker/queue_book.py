@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobwire_server.domain.errors import QueueNotFound
+from jobwire_server.domain.errors import FieldViolation, InvalidArgument, QueueNotFound
 from jobwire_server.domain.limits import DATA_BYTES_DEFAULT
 from jobwire_server.domain.queues import Queue, QueueCounts, QueuePatch
 from jobwire_server.store import queues as store
@@ -131,12 +131,14 @@ class QueueBook:
 
         It is recorded if an operator asks for it, `by` name.
         """
+        await self.check_chain(queue.name, queue.options.dead_letter)
         created = await store.create_queue(self._database, queue, by)
         self._known.pop(queue.name, None)
         return await self._look(queue.name), created
 
     async def update(self, name: str, patch: QueuePatch, by: str = "") -> Queue:
         """Changes what `patch` says, and records `by` whom. QueueNotFound if there is no such queue."""
+        await self.check_chain(name, patch.options.dead_letter)
         if not await store.update_queue(self._database, name, patch, by):
             raise QueueNotFound(name)
         self._known.pop(name, None)
@@ -145,6 +147,22 @@ class QueueBook:
     def forget(self, name: str) -> None:
         """The queue is gone."""
         self._known.pop(name, None)
+
+    async def check_dead_letter(self, name: str, target: str, at: str) -> Queue:
+        """The dead letter queue `target` of jobs in `name`: another one. QueueNotFound if there is no such queue."""
+        if target == name:
+            raise InvalidArgument(FieldViolation(at, f"must be another queue than {name!r} itself"))
+        return await self.find(target)
+
+    async def check_chain(self, name: str, target: str | None) -> None:
+        """Checks `target` as the dead letter queue of all of `name`: it must not lead back there."""
+        at, passed = "queue.options.dead_letter", [name]
+        while target and target not in passed[1:]:
+            if len(passed) > 1 and target == name:
+                rule = f"leads back to {name!r}, by way of {', '.join(passed[1:])}"
+                raise InvalidArgument(FieldViolation(at, rule))
+            passed.append(target)
+            target = (await self.check_dead_letter(name, target, at)).options.dead_letter
 
     async def list(self, after: str | None, limit: int) -> list[Queue]:
         """A page of queues by name."""

@@ -23,9 +23,12 @@ _COMMANDS = (
     "job",
     "jobs",
     "queues",
+    "redrive",
+    "keys",
     "schedules",
     "sessions",
     "actions",
+    "top",
     "demo",
     "version",
 )

@@ -77,14 +77,7 @@ def _print(found: JobInfo) -> None:
         ("deliveries", f"{found.attempt}, retries used {found.retry_count} of {found.options.retry_limit}"),
         ("published", moment(found.created_at)),
     ]
-    if found.checkpoint is not None:
-        facts.append(("checkpoint", json.dumps(found.checkpoint, ensure_ascii=False)))
-    if found.key:
-        facts.append(("key", found.key))
-    if found.group:
-        facts.append(("group", f"{found.group.id}, tier {found.group.tier}" if found.group.tier else found.group.id))
-    if found.waits_for:
-        facts.append(("waits for", f"its turn in {found.waits_for}"))
+    facts += _belongings(found)
     if found.start_after > found.created_at:
         facts.append(("not before", moment(found.start_after)))
     if found.started_at:
@@ -97,3 +90,21 @@ def _print(found: JobInfo) -> None:
         facts.append(("output", json.dumps(found.output, ensure_ascii=False)))
     facts += [(f"error in run {error.attempt}", f"{error.type}: {error.message}") for error in found.errors]
     print_facts(facts)
+
+
+def _belongings(found: JobInfo) -> list[tuple[str, object]]:
+    """What a job has that most have not."""
+    facts: list[tuple[str, object]] = []
+    if found.checkpoint is not None:
+        facts.append(("checkpoint", json.dumps(found.checkpoint, ensure_ascii=False)))
+    if found.key:
+        facts.append(("key", found.key))
+    if found.group:
+        facts.append(("group", f"{found.group.id}, tier {found.group.tier}" if found.group.tier else found.group.id))
+    if found.waits_for:
+        facts.append(("waits for", f"its turn in {found.waits_for}"))
+    if found.origin:
+        origin = found.origin
+        redriven = f", redriven {origin.redrives} times" if origin.redrives else ""
+        facts.append(("comes from", f"{origin.job_id} in {origin.queue}, failed {moment(origin.failed_at)}{redriven}"))
+    return facts

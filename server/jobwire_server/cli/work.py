@@ -41,7 +41,8 @@ def work(
     queues: Annotated[list[str], typer.Argument(metavar="QUEUE", help="Where to take jobs from.")],
     *,
     concurrency: Annotated[
-        int, typer.Option("--concurrency", "-c", min=1, max=1000, metavar="N", help="Jobs of each queue at once.")
+        int,
+        typer.Option("--concurrency", "-c", min=1, max=1000, metavar="N", help="Jobs at once, of all queues together."),
     ] = 1,
     kill_after: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="From TERM to KILL, for a command that is to stop.")
@@ -78,8 +79,7 @@ def work(
     with Guard() as guard:
         handler = CommandHandler(command, {**os.environ, "JOBWIRE_SERVER": server}, kill_after, guard)
         try:
-            for queue in queues:
-                worker.handler(queue, concurrency=concurrency)(handler)
+            worker.handler(*queues, concurrency=concurrency)(handler)
             asyncio.run(worker.run())
         except ValueError as error:
             fail(str(error), Code.USAGE)

@@ -86,3 +86,5 @@ POISON_LOSSES: Final = 5
 
 DEDUPLICATION_HOURS: Final = 24
 """For so long after its end a job's id is still known to Publish, if its retention lasts."""
+
+REDRIVE_RATE_MAX: Final = 10_000

@@ -39,7 +39,7 @@ async def create_queue(database: Database, queue: Queue, by: str | None = None) 
         "fair": queue.fair,
         "waiting_ms": queue.waiting_ms or None,
     }
-    params |= _options(queue.options) | _limits(queue.limits)
+    params |= _options(queue.options) | _limits(queue.limits) | {"dead_letter": queue.options.dead_letter or None}
     if by is None:
         return bool(await database.once("create_queue", params))
     async with database.transaction() as connection:

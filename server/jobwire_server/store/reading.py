@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from jobwire_server.domain.jobs import Job, JobFailure, JobState, Labels, Progress
+from jobwire_server.domain.jobs import Job, JobFailure, JobState, Labels, Origin, Progress
 from jobwire_server.domain.queues import JobOptions
 
 from . import arrays
@@ -52,6 +52,7 @@ def job_from(row: Row) -> Job:
             row.retry_delay_max_ms,
             row.expire_ms,
             row.retention_ms,
+            row.dead_letter,
         ),
         attempt=row.attempt,
         retry_count=row.retry_count,
@@ -69,8 +70,7 @@ def job_from(row: Row) -> Job:
         cancel_requested=row.stopping,
         revision=_revision(row),
         labels=Labels(row.key, row.group_id, row.tier),
-        dead_letter=row.dead_letter,
-        origin=row.origin,
+        origin=None if row.origin is None else read_origin(row.origin),
         checkpoint=row.checkpoint,
         waits_at=row.waits_at,
     )
@@ -84,4 +84,22 @@ def _failure(error: dict[str, Any]) -> JobFailure:
         error["message"],
         error["trace"],
         error["worker"] or "",
+        datetime.fromisoformat(error["started"]) if error.get("started") else None,
+    )
+
+
+def read_origin(origin: dict[str, Any]) -> Origin:
+    """The job that a dead letter was made of, as stored with it."""
+    first = origin.get("first", {})
+    error = origin.get("error")
+    return Origin(
+        origin["queue"],
+        UUID(origin["id"]),
+        datetime.fromisoformat(origin["created"]),
+        datetime.fromisoformat(origin["failed"]),
+        origin["attempts"],
+        None if error is None else _failure(error),
+        first.get("queue"),
+        UUID(first["id"]) if first else None,
+        origin.get("redrives", 0),
     )

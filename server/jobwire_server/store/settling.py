@@ -39,11 +39,13 @@ from .database import Connection, Database, Row
 class Settled:
     """What a batch of Acks did.
 
-    A result for each item, in order, and for each queue how soon a job given back may be claimed again.
+    A result for each item, in order; for each queue how soon a job given back may be claimed again; and whether there
+    are dead letters to be carried over.
     """
 
     results: list[AckResult]
     back_in: dict[str, timedelta]
+    letters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,15 @@ async def _settle(database: Database, connection: Connection, items: Sequence[Ac
     running = _by_queue(item for item in mine if isinstance(item.outcome, Extend))
     results: dict[Handle, AckResult] = {}
     back_in: dict[str, timedelta] = {}
+    letters = False
     if bool(done) + bool(given) + bool(running) > 1:
         await database.run(connection, "lock_jobs", _named([item.handle for item in mine]))
     if done:
         results |= await _complete(database, connection, done)
     for queue, those in given.items():
-        given_back, soonest = await _settle_by_rules(database, connection, queue, those)
+        given_back, soonest, left_letters = await _settle_by_rules(database, connection, queue, those)
         results |= given_back
+        letters |= left_letters
         if soonest is not None:
             back_in[queue] = soonest
     for queue, those in running.items():
@@ -93,7 +97,7 @@ async def _settle(database: Database, connection: Connection, items: Sequence[Ac
     if len(results) < len(items):
         for queue, missed in _by_queue(item for item in mine if item.handle not in results).items():
             results |= await _why_not(database, connection, queue, [item.handle for item in missed])
-    return Settled([results[item.handle] for item in items], back_in)
+    return Settled([results[item.handle] for item in items], back_in, letters)
 
 
 def _by_queue(items: Iterable[AckItem]) -> dict[str, list[AckItem]]:
@@ -128,7 +132,7 @@ async def _complete(
 
 async def _settle_by_rules(
     database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
-) -> tuple[dict[Handle, AckResult], timedelta | None]:
+) -> tuple[dict[Handle, AckResult], timedelta | None, bool]:
     rows = await database.run(
         connection,
         "settle",
@@ -145,7 +149,8 @@ async def _settle_by_rules(
         results[row.id, row.token] = AckResult(
             AckStatus.CANCELLED if state is JobState.CANCELLED else AckStatus.APPLIED, state
         )
-    return _by_handle(items, results), min((row.pause for row in rows if row.pause is not None), default=None)
+    soonest = min((row.pause for row in rows if row.pause is not None), default=None)
+    return _by_handle(items, results), soonest, bool(rows) and rows[0].letters
 
 
 async def _extend(
