@@ -264,7 +264,7 @@ _WORDS = {
     ChangeStatus.REQUESTED: "its worker is told to stop",
     ChangeStatus.NOT_FOUND: "there is no such job",
     ChangeStatus.ID_TAKEN: "a job of this id is there already",
-    ChangeStatus.KEY_TAKEN: "the queue allows no other job of its key now",
+    ChangeStatus.KEY_TAKEN: "the queue allows no other job of its key now, or wants a key",
 }
 
 
