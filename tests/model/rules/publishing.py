@@ -63,9 +63,7 @@ class Publishing(Player):
             live = [job_id for name, job_id in self.model.jobs if name == queue]
             ids += chosen(live + [each.id for each in self.model.finished if each.queue == queue], dice.spot)
         if dice.spot % 8 == 3:
-            # Where the claim of its former life is still there is another story: see tests/store/test_transitions.py.
-            named = {(claim.queue, job_id) for claim in self.model.claims.values() for job_id in claim.ids}
-            ids += chosen([key[1] for key in self.model.deleted if key[0] == queue and key not in named], dice.spot)
+            ids += chosen([key[1] for key in self.model.deleted if key[0] == queue], dice.spot)
         if dice.spot % 32 == 2:
             ids += ids[:1]
         return ids
