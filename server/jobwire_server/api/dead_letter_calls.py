@@ -10,6 +10,7 @@ import grpc.aio
 
 from jobwire.v1 import dead_letters_pb2 as pb
 from jobwire_server.api import dead_letter_requests as requests
+from jobwire_server.api.actor import actor_of
 from jobwire_server.api.answers import timestamp
 from jobwire_server.api.calls import this_call
 from jobwire_server.broker.broker import Broker
@@ -37,6 +38,10 @@ class DeadLetterCalls:
         this_call().note(queue=order.queue, dry_run=order.dry_run)
         step = await self._broker.dead_letters.redrive(order, place)
         this_call().note(jobs=len(step.results), redriven=step.redriven)
+        if step.redriven and not order.dry_run:
+            said = {"destination": order.destination}
+            counts = (len(step.results), step.redriven)
+            await self._broker.operations.note(actor_of(context), "job.redrive", order.queue, said, *counts)
         return pb.RedriveJobsResponse(
             results=map(_redriven, step.results),
             redriven=step.redriven,
@@ -65,9 +70,10 @@ class DeadLetterCalls:
     async def UnblockKeys(self, request: pb.UnblockKeysRequest, context: Context) -> pb.UnblockKeysResponse:
         queue, keys, action = requests.unblocking(request)
         this_call().note(queue=queue, keys=len(keys), action=action.name.lower())
-        return pb.UnblockKeysResponse(
-            results=map(_unblocked, await self._broker.dead_letters.unblock(queue, keys, action))
-        )
+        results = await self._broker.dead_letters.unblock(queue, keys, action)
+        said = {"keys": keys, "action": action.name.lower()}
+        await self._broker.operations.note(actor_of(context), "key.unblock", queue, said, len(keys), len(results))
+        return pb.UnblockKeysResponse(results=map(_unblocked, results))
 
 
 def _redriven(result: Redriven) -> pb.RedriveResult:

@@ -12,6 +12,7 @@ from jobwire.v1 import queue_service_pb2
 from jobwire.v1 import schedule_pb2 as pb
 from jobwire_server.api import answers
 from jobwire_server.api import schedule_requests as requests
+from jobwire_server.api.actor import actor_of
 from jobwire_server.api.answers import duration, instant, timestamp
 from jobwire_server.api.calls import this_call
 from jobwire_server.api.fields import broken
@@ -33,6 +34,7 @@ class ScheduleCalls:
         this_call().note(schedule=spec.name, queue=spec.queue)
         stored, created = await self._broker.schedules.put(spec)
         this_call().note(created=created)
+        await self._record(context, "put", spec.name, spec.queue)
         return pb.PutScheduleResponse(schedule=_schedule(stored), created=created)
 
     async def GetSchedule(self, request: pb.GetScheduleRequest, context: Context) -> pb.GetScheduleResponse:
@@ -49,20 +51,24 @@ class ScheduleCalls:
 
     async def DeleteSchedule(self, request: pb.DeleteScheduleRequest, context: Context) -> pb.DeleteScheduleResponse:
         await self._broker.schedules.delete(_named(request.name))
+        await self._record(context, "delete", request.name)
         return pb.DeleteScheduleResponse()
 
     async def PauseSchedule(self, request: pb.PauseScheduleRequest, context: Context) -> pb.PauseScheduleResponse:
         paused = await self._broker.schedules.pause(_named(request.name))
+        await self._record(context, "pause", request.name, paused.spec.queue)
         return pb.PauseScheduleResponse(schedule=_schedule(paused))
 
     async def ResumeSchedule(self, request: pb.ResumeScheduleRequest, context: Context) -> pb.ResumeScheduleResponse:
         resumed = await self._broker.schedules.resume(_named(request.name))
+        await self._record(context, "resume", request.name, resumed.spec.queue)
         return pb.ResumeScheduleResponse(schedule=_schedule(resumed))
 
     async def RunSchedule(self, request: pb.RunScheduleRequest, context: Context) -> pb.RunScheduleResponse:
         name, job_id = _named(request.name), requests.run_id(request)
         published = await self._broker.schedules.run(name, job_id, repeatable=bool(request.job_id))
         this_call().note(job_id=str(job_id), created=published.created)
+        await self._record(context, "run", name)
         return pb.RunScheduleResponse(
             job_id=str(published.met or published.id),
             created=published.created,
@@ -83,6 +89,9 @@ class ScheduleCalls:
                 raise broken("target", "must be one of `name` and `schedule`")
         zone = timing.zone if isinstance(timing, Cron) else ""
         return pb.PreviewScheduleResponse(due_times=map(instant, dues), time_zone=zone)
+
+    async def _record(self, context: Context, what: str, name: str, queue: str | None = None) -> None:
+        await self._broker.operations.note(actor_of(context), f"schedule.{what}", queue, {"schedule": name})
 
 
 def _named(name: str) -> str:

@@ -10,6 +10,7 @@ import grpc.aio
 
 from jobwire.v1 import session_pb2 as pb
 from jobwire_server.api import session_requests as requests
+from jobwire_server.api.actor import actor_of
 from jobwire_server.api.answers import timestamp
 from jobwire_server.api.calls import this_call
 from jobwire_server.broker.broker import Broker
@@ -35,7 +36,10 @@ class SessionCalls:
     async def DrainSession(self, request: pb.DrainSessionRequest, context: Context) -> pb.DrainSessionResponse:
         session_id = requests.drained_session(request)
         this_call().note(session_id=str(session_id))
-        return pb.DrainSessionResponse(quiet_time=timestamp(await self._broker.sessions.drain(session_id)))
+        quiet_at = await self._broker.sessions.drain(session_id)
+        said = {"session": str(session_id)}
+        await self._broker.operations.note(actor_of(context), "session.drain", None, said)
+        return pb.DrainSessionResponse(quiet_time=timestamp(quiet_at))
 
 
 def _session(session: ListedSession) -> pb.Session:

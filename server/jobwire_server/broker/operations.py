@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -204,6 +204,20 @@ class Operations:
     async def _check_room(self, queue: Queue) -> None:
         if await queues.depth(self._database, queue.name, queue.max_depth) >= queue.max_depth:
             raise QueueFull(queue.name, queue.max_depth)
+
+    async def note(
+        self,
+        by: str,
+        what: str,
+        queue: str | None,
+        selection: Mapping[str, object],
+        matched: int = 1,
+        changed: int = 1,
+    ) -> None:
+        """Records what has been done already: such as is safe to repeat, should this fail."""
+        async with self._database.transaction() as connection:
+            entry = Entry(by, what, queue, selection)
+            await actions.record(self._database, connection, entry, matched=matched, changed=changed)
 
     async def list_actions(self, queue: str | None, actor: str | None, before: int | None, limit: int) -> list[Action]:
         """A page of what operators did, newest first."""
