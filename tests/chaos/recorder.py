@@ -10,7 +10,15 @@ import grpc.aio
 import jobwire.connection
 from jobwire.errors import error_from_rpc
 from jobwire.v1 import queue_service_pb2 as pb
-from jobwire.v1.admin_service_pb2 import CancelJobsRequest, CancelJobsResponse, CancelStatus
+from jobwire.v1.admin_service_pb2 import (
+    CancelJobsRequest,
+    CancelJobsResponse,
+    CancelStatus,
+    PauseQueueRequest,
+    PauseQueueResponse,
+    ResumeQueueRequest,
+    ResumeQueueResponse,
+)
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire.wire import from_duration
@@ -36,7 +44,8 @@ class RecordingQueue:
     async def Publish(self, request: pb.PublishRequest, timeout: float | None = None) -> pb.PublishResponse:  # noqa: N802
         call = self._record.next_call()
         jobs = [(job.id, job.priority) for job in request.jobs]
-        self._record.note(history.Publish, call, request.queue, jobs)
+        labels = [(job.key, job.group.id, job.group.tier) for job in request.jobs]
+        self._record.note(history.Publish, call, request.queue, jobs, labels if any(map(any, labels)) else [])
         response: pb.PublishResponse = await self._answered(call, self._stub.Publish(request, timeout=timeout))
         results = [(result.job_id, result.created) for result in response.results]
         self._record.note(history.Published, call, results)
@@ -74,7 +83,7 @@ class RecordingQueue:
 
 
 class RecordingAdmin:
-    """AdminService, of which the cancellations are written down."""
+    """AdminService, of which the cancellations and pauses are written down."""
 
     def __init__(self, channel: grpc.aio.Channel, record: Record) -> None:
         self._stub: Any = AdminServiceStub(channel)
@@ -91,6 +100,21 @@ class RecordingAdmin:
         )
         statuses = [CancelStatus.Name(result.status).removeprefix("CANCEL_STATUS_") for result in response.results]
         self._record.note(history.CancelAnswered, call, statuses)
+        return response
+
+    async def PauseQueue(self, request: PauseQueueRequest, timeout: float | None = None) -> PauseQueueResponse:  # noqa: N802
+        answer: PauseQueueResponse = await self._pause(request.name, True, self._stub.PauseQueue, request, timeout)
+        return answer
+
+    async def ResumeQueue(self, request: ResumeQueueRequest, timeout: float | None = None) -> ResumeQueueResponse:  # noqa: N802
+        answer: ResumeQueueResponse = await self._pause(request.name, False, self._stub.ResumeQueue, request, timeout)
+        return answer
+
+    async def _pause(self, queue: str, paused: bool, method: Any, request: Any, timeout: float | None) -> Any:
+        call = self._record.next_call()
+        self._record.note(history.Pause, call, queue, paused)
+        response = await _answered(self._record, call, method(request, timeout=timeout))
+        self._record.note(history.PauseAnswered, call)
         return response
 
 
