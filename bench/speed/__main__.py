@@ -28,6 +28,7 @@ from bench.speed.scenarios import SCENARIOS
 _PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 _BEYOND = {
     "depth": "a deep backlog, a future and a past against an empty database",
+    "keys": "what claims and gates read beside a deep backlog and thousands of keys",
     "width": "a thousand queues and hundreds of streams against one of each",
     "pinned": "beside a transaction that stays open for minutes",
     "replicas": "two servers on one database against one",

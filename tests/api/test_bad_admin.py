@@ -17,6 +17,7 @@ from jobwire.v1.admin_service_pb2 import (
     UpdateQueueRequest,
 )
 from jobwire.v1.job_pb2 import JobOptions
+from jobwire.v1.session_pb2 import DrainSessionRequest, ListSessionsRequest
 
 from .conftest import Api, Eye
 from .refusals import refused
@@ -74,6 +75,12 @@ BAD_CALLS: dict[str, tuple[Message, str, str]] = {
     "ListJobsRequest size": (ListJobsRequest(queue="q", page_size=-1), "page_size", "0 to 500; got -1"),
     "ListJobsRequest large": (ListJobsRequest(queue="q", page_size=501), "page_size", "got 501"),
     "ListJobsRequest token": (ListJobsRequest(queue="q", page_token="next"), "page_token", "UUID"),
+    "ListSessionsRequest queue": (ListSessionsRequest(queue="a.b"), "queue", "1 to 63 letters"),
+    "ListSessionsRequest running": (ListSessionsRequest(max_running=1_001), "max_running", "0 to 1,000; got 1,001"),
+    "ListSessionsRequest size": (ListSessionsRequest(page_size=201), "page_size", "0 to 200; got 201"),
+    "ListSessionsRequest token": (ListSessionsRequest(page_token="next"), "page_token", "UUID"),
+    "DrainSessionRequest nobody": (DrainSessionRequest(), "session_id", "UUID"),
+    "DrainSessionRequest id": (DrainSessionRequest(session_id="42"), "session_id", "UUID"),
     "CancelJobsRequest queue": (CancelJobsRequest(queue="a.b", job_ids=[ID]), "queue", "1 to 63 letters"),
     "CancelJobsRequest none": (CancelJobsRequest(queue="q"), "job_ids", "1 to 1,000 entries; got 0"),
     "CancelJobsRequest 1001": (CancelJobsRequest(queue="q", job_ids=[ID] * 1_001), "job_ids", "got 1,001"),

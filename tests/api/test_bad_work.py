@@ -24,6 +24,7 @@ from jobwire.v1.queue_service_pb2 import (
     Resume,
     SubscribeRequest,
 )
+from jobwire.v1.session_pb2 import QueueShare
 
 from .conftest import Api, Eye
 from .refusals import refused
@@ -41,6 +42,10 @@ def item(delivery: Delivery, outcome: Message | None = None) -> AckItem:
 
 def subscribe(*queues: str, **said: object) -> SubscribeRequest:
     return SubscribeRequest(queues=queues or ("fresh",), **said)
+
+
+def share(**said: object) -> SubscribeRequest:
+    return subscribe(shares=[QueueShare(**{"queue": "fresh", **said})])
 
 
 def resume(**said: object) -> SubscribeRequest:
@@ -66,6 +71,21 @@ BAD_SUBSCRIBE = {
     "heartbeat nanos": (subscribe(heartbeat_interval=Duration(nanos=2**31 - 1)), "heartbeat_interval", "no valid"),
     "grace negative": (subscribe(resume_grace=Duration(nanos=-1)), "resume_grace", "0 s to 15 s"),
     "grace long": (subscribe(resume_grace=Duration(seconds=15, nanos=1)), "resume_grace", "0 s to 15 s"),
+    "share of another queue": (
+        subscribe(shares=[QueueShare(queue="fresh"), QueueShare(queue="x")]),
+        "shares[1].queue",
+        "`queues`",
+    ),
+    "share of nothing": (subscribe(shares=[QueueShare()]), "shares[0].queue", "got ''"),
+    "two shares": (subscribe(shares=[QueueShare(queue="fresh")] * 2), "shares[1].queue", "only once"),
+    "101 shares": (subscribe(shares=[QueueShare(queue="fresh")] * 101), "shares", "0 to 100 entries; got 101"),
+    "weight 0": (share(weight=0), "shares[0].weight", "1 to 100; got 0"),
+    "weight 101": (share(weight=101), "shares[0].weight", "1 to 100; got 101"),
+    "share of no job": (share(max_in_flight=0), "shares[0].max_in_flight", "1 to 1,000; got 0"),
+    "share of 1001 jobs": (share(max_in_flight=1_001), "shares[0].max_in_flight", "got 1,001"),
+    "priority below": (share(min_priority=-32_769), "shares[0].min_priority", "-32,768 to 32,767; got -32,769"),
+    "priority above": (share(max_priority=32_768), "shares[0].max_priority", "got 32,768"),
+    "no priority": (share(min_priority=2, max_priority=1), "shares[0].max_priority", "not be below `min_priority` 2"),
     "resume nobody": (resume(session_id=""), "resume.session_id", "UUID"),
     "resume malformed": (resume(session_id="my session"), "resume.session_id", "UUID"),
     "epoch negative": (resume(epoch=-1), "resume.epoch", "got -1"),

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from jobwire.v1 import admin_service_pb2, queue_service_pb2
 from jobwire.v1.job_pb2 import JOB_STATE_COMPLETED
 from jobwire.v1.queue_service_pb2 import ACK_STATUS_APPLIED, GetJobRequest
+from jobwire.v1.schedule_pb2 import PutScheduleRequest, Schedule
 from tests.conftest import Postgres
 
 from .conftest import Api
@@ -43,11 +44,13 @@ METHODS = {
 }
 CONTRACT = {
     grpc.StatusCode.INVALID_ARGUMENT: {"INVALID_ARGUMENT", "DATA_TOO_LARGE"},
-    grpc.StatusCode.NOT_FOUND: {"QUEUE_NOT_FOUND", "JOB_NOT_FOUND", "SESSION_LOST"},
+    grpc.StatusCode.NOT_FOUND: {"QUEUE_NOT_FOUND", "JOB_NOT_FOUND", "SESSION_LOST", "SCHEDULE_NOT_FOUND"},
     grpc.StatusCode.ABORTED: {"SESSION_TAKEN_OVER"},
     grpc.StatusCode.RESOURCE_EXHAUSTED: {"TOO_MANY_SESSIONS", "QUEUE_FULL"},
 }
 """What a server in good health may refuse with, and for which reasons."""
+SCHEDULED = PutScheduleRequest(schedule=Schedule(name="fuzz", queue="fuzz", every=Duration(seconds=3_600)))
+"""There is a schedule of this name whenever one may be asked for."""
 WAIT = 0.1
 """So long a GetJob call that asks for it is left waiting, in seconds."""
 
@@ -82,6 +85,8 @@ class Target:
 
     async def request(self, message: Message) -> bytes:
         """A message as it is sent, with what exists in place of its placeholders."""
+        if message.DESCRIPTOR.name.endswith("ScheduleRequest"):
+            await self.api.admin.PutSchedule(SCHEDULED)
         if "<" in str(message):
             await self.stock()
             self.live.fill(message)

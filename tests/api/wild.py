@@ -24,6 +24,7 @@ HANDLES = tuple(f"<handle {n}>" for n in range(4))
 SESSIONS = tuple(f"<session {n}>" for n in range(2))
 JSON = ("null", "{}", '{"a": [1, 2.5e-3, true, "é"]}', "[" * 64 + "]" * 64, '"' + "x" * 60_000 + '"')
 BAD_JSON = ("[" * 70, "1e400", '"' + "x" * 70_000 + '"', r'"\u0000"', r'"\ud800"', "NaN", "1" * 2_000)
+CRON_LINES = ("0 3 * * *", "*/5 * * * MON-FRI", "30 0 3 29 2 *", "* * * * * *")
 NASTY = (
     "",
     " ",
@@ -51,6 +52,8 @@ _FITTING: dict[str, Sequence[str]] = {
     "held": HANDLES,
     "session_id": SESSIONS,
     "page_token": IDS,
+    "line": CRON_LINES,
+    "time_zone": ("", "UTC", "Europe/Berlin", "Australia/Lord_Howe"),
     "known_revision": ("1.1.0", "2.1.1", "3"),
     "data": JSON,
     "output": JSON,
@@ -125,7 +128,15 @@ def _of_kind(draw: st.DrawFn, kind: Descriptor, oddity: int, *, odd: bool = Fals
             getattr(message, of.name).CopyFrom(draw(_values(of, oddity, odd=odd)))
         else:
             setattr(message, of.name, draw(_values(of, oddity, odd=odd)))
+    _leave_to_schedule(message)
     return message
+
+
+def _leave_to_schedule(message: Message) -> None:
+    """A schedule's jobs have ids and times of their own."""
+    if message.DESCRIPTOR.name == "Schedule" and message.HasField("job"):
+        for name in ("id", "start_after", "start_in"):
+            message.job.ClearField(name)
 
 
 def _is_map(of: FieldDescriptor) -> bool:

@@ -483,7 +483,7 @@ async def test_plans_made_on_empty_tables_read_no_more_than_they_must(
                 await settling.settle(one, [AckItem(handle, outcome)])
 
         async def rows_read() -> int:
-            await one.once("next_due", {"queues": settling.arrays.texts([])})
+            await upkeep.next_due(one)
             async with one.connection() as connection:
                 await connection.execute("SELECT pg_stat_force_next_flush()" if await newest() else "SELECT 1")
             await asyncio.sleep(1.2)

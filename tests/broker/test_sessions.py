@@ -452,7 +452,7 @@ async def test_the_watch_begins_anew_after_a_pause_or_an_outage(database: Databa
     await look(69)
     await look(74)
     async with database.connection() as connection:
-        await store.renew(database, connection, owner, {session: 1})
+        await store.renew(database, connection, owner, {session: store.Renewal(1, 1)})
     await look(79)
     await look(84)
     assert not ended
@@ -465,7 +465,7 @@ async def test_a_session_that_moved_on_since_it_was_seen_is_not_ended(database: 
     owner, session, terms = uuid4(), uuid4(), store.SessionTerms("w", ("work",), 1, 60_000)
     await store.open_session(database, owner, session, terms)
     async with database.connection() as connection:
-        assert await store.renew(database, connection, owner, {session: 1}) == {session}
+        assert await store.renew(database, connection, owner, {session: store.Renewal(1, 1)}) == {session: False}
     assert await store.end_session(database, session, epoch=1, renewals=0) is None
     assert (await store.resume_session(database, owner, session, 0, [], terms)).epoch == 2
     assert await store.end_session(database, session, epoch=1) is None

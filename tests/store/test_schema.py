@@ -323,10 +323,10 @@ async def test_a_claim_takes_no_more_than_asked_whatever_the_plan(database: Data
 async def test_a_suspect_is_claimed_alone_and_never_among_others(database: Database, queue: Queue) -> None:
     await publishing.publish(database, queue, [NewJob(uuid4(), "0") for _ in range(3)])
     for suspects in (False, True):
-        assert await claiming.ready_queues(database, ["work"]) == {"work": (True, False)}
+        assert await claiming.waiting(database, "work") == (True, False)
         [first] = await claim_all(database, 1)
         await settling.give_back(database, [settling.Ending(first.delivery.handle, lost=True)])
-        assert await claiming.ready_queues(database, ["work"]) == {"work": (True, suspects)}
+        assert await claiming.waiting(database, "work") == (True, suspects)
     suspect = first.delivery.handle.job_id
     claimed = await claim_all(database)
     assert len(claimed) == 2 and suspect not in {job.delivery.handle.job_id for job in claimed}

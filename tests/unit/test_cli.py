@@ -14,6 +14,7 @@ import pytest
 from jobwire_server import __version__
 from jobwire_server.cli import GRPC_EXPERIMENTS
 
+COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "schedules", "sessions", "demo", "version")
 NOWHERE = "127.0.0.1:1"
 """Nobody listens there."""
 
@@ -64,12 +65,12 @@ def test_a_quick_command_loads_no_heavy_library() -> None:
 def test_help_lists_the_commands_and_the_exit_codes() -> None:
     done = jobwire("--help")
     assert done.returncode == 0
-    for command in ("serve", "migrate", "recover", "publish", "job", "queues", "demo", "version"):
+    for command in COMMANDS:
         assert f" {command} " in done.stdout
     assert "Exit codes: 0 all went well;" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "recover", "publish", "job", "queues", "demo", "version"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     done = jobwire(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")

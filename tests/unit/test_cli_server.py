@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobwire import Client, FailForGood, Job, JobState, Worker
+from jobwire import Client, FailForGood, Job, JobState, QueueShare, Worker
 from jobwire_server.app import Server, running
 from jobwire_server.settings import load_settings
 from tests.conftest import Postgres
@@ -26,6 +26,7 @@ class Shell:
     def __init__(self, postgres: Postgres, schema: str, server: Server | None = None) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBWIRE_")}
         address = {"JOBWIRE_SERVER": server.address} if server else {}
+        clean["COLUMNS"] = "200"
         self._environment = clean | {"DATABASE_URL": postgres.dsn, "JOBWIRE_SCHEMA": schema} | address
 
     async def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -154,6 +155,37 @@ async def test_queues_are_created_shown_changed_and_listed(jobwire: Shell) -> No
     listed = await jobwire("queues")
     assert listed.stdout.split()[-1] == "50"
     assert "1 minute" in told.stdout
+
+
+async def test_sessions_are_listed_and_asked_to_leave(jobwire: Shell, server: Server) -> None:
+    started, let_go = asyncio.Event(), asyncio.Event()
+    worker = Worker(server.address, name="the worker")
+
+    @worker.handler(QueueShare("mail", weight=3, max_in_flight=2, min_priority=5), "reports", concurrency=4)
+    async def handle(job: Job) -> None:
+        started.set()
+        await let_go.wait()
+
+    async with Client(server.address) as client:
+        published = await client.publish("reports", 1)
+        working = asyncio.create_task(worker.run())
+        await started.wait()
+        [session] = await jobwire.json("sessions", "list", "--queue", "mail")
+        assert (session["worker"], session["queues"]) == ("the worker", ["mail", "reports"])
+        assert [(job["queue"], job["job_id"]) for job in session["running"]] == [("reports", published.job_id)]
+        table = (await jobwire("sessions")).stdout
+        shown = ("the worker", "mail (weight 3, at most 2, priority 5..), reports", "1 of 4", published.job_id)
+        assert all(words in table for words in shown), table
+        [asked] = await jobwire.json("sessions", "drain", session["id"])
+        assert asked["id"] == session["id"]
+        assert "asked to leave" in (await jobwire("sessions", "list")).stdout
+        assert "asked to leave" in (await jobwire("sessions", "drain", session["id"])).stdout
+        let_go.set()
+        await working
+        assert (await client.get_job(published.job_id)).state is JobState.COMPLETED
+    assert await jobwire.json("sessions") == []
+    assert (await jobwire("sessions", "drain", ID)).returncode == 3
+    assert (await jobwire("sessions", "drain", "nobody")).returncode == 2
 
 
 async def test_what_does_not_exist_ends_with_3(jobwire: Shell) -> None:

@@ -16,6 +16,7 @@ CASES = [
     (errors.DataTooLarge("jobs[0].data", 70_000, 65_536), "INVALID_ARGUMENT", "DATA_TOO_LARGE"),
     (errors.QueueNotFound("mail"), "NOT_FOUND", "QUEUE_NOT_FOUND"),
     (errors.JobNotFound("mail", "1"), "NOT_FOUND", "JOB_NOT_FOUND"),
+    (errors.ScheduleNotFound("nightly"), "NOT_FOUND", "SCHEDULE_NOT_FOUND"),
     (errors.SessionLost("1"), "NOT_FOUND", "SESSION_LOST"),
     (errors.SessionTakenOver("1"), "ABORTED", "SESSION_TAKEN_OVER"),
     (errors.LockTimeout(), "ABORTED", "LOCK_TIMEOUT"),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jobwire_server.broker.dispatcher import _Floor
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import Delivery
-from jobwire_server.store.claiming import Claimed, Span
+from jobwire_server.domain.shares import Ranks
+from jobwire_server.store.claiming import Claimed, Span, within
 
 NOBODY = UUID(int=0)
 keys = st.tuples(st.integers(-3, 3), st.integers(1, 30))
@@ -38,6 +39,22 @@ def test_what_lies_above_each_floor_is_read_once_and_what_lies_below_is_not(clai
     assert [(span.from_rank, span.from_seq) for span in spans] == sorted(
         (span.from_rank, span.from_seq) for span in spans
     )
+
+
+@given(st.lists(keys), st.integers(-4, 4), st.integers(0, 8))
+def test_a_part_of_the_order_is_read_as_the_whole_is(claimed: list[tuple[int, int]], low: int, width: int) -> None:
+    floor, ranks = _Floor(), Ranks(low, low + width)
+    floor.raise_to(taken(*key) for key in claimed)
+    spans = list(floor.spans())
+    part = list(within(spans, ranks))
+    for rank in range(-5, 6):
+        for seq in range(1, 32):
+            inside = ranks.low <= rank <= ranks.high
+            assert len(reads(part, (rank, seq))) == (len(reads(spans, (rank, seq))) if inside else 0)
+    assert [(span.from_rank, span.from_seq) for span in part] == sorted(
+        (span.from_rank, span.from_seq) for span in part
+    )
+    assert part or not spans
 
 
 def test_it_forgets_all_when_reset_and_when_there_are_too_many_ranks() -> None:

@@ -73,6 +73,9 @@ from jobwire.model import (
     QueueCounts,
     QueueInfo,
 )
+from jobwire.schedules import Cron, MissedRuns, ScheduleInfo, ScheduleState
+from jobwire.sessions import RunningJob, SessionInfo
+from jobwire.shares import QueueShare
 from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
 from jobwire.sync import get_job, publish
 from jobwire.wire import new_job_id
@@ -84,6 +87,7 @@ __all__ = [
     "CancelStatus",
     "Cancelled",
     "Client",
+    "Cron",
     "DeadlineExceeded",
     "FailForGood",
     "FieldViolation",
@@ -96,6 +100,7 @@ __all__ = [
     "JobOptions",
     "JobState",
     "JobwireError",
+    "MissedRuns",
     "NewJob",
     "NotCreatedReason",
     "NotFound",
@@ -106,9 +111,14 @@ __all__ = [
     "QueueCounts",
     "QueueFull",
     "QueueInfo",
+    "QueueShare",
     "ReleaseJob",
     "ResourceExhausted",
     "RetryIn",
+    "RunningJob",
+    "ScheduleInfo",
+    "ScheduleState",
+    "SessionInfo",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

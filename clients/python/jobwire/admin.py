@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterable
 from jobwire.connection import Connection
 from jobwire.convert import cancelled_from, job_info_from, options_message, queue_info_from, state_number
 from jobwire.model import Cancelled, JobInfo, JobOptions, JobState, QueueInfo
+from jobwire.schedules import ScheduleCalls
+from jobwire.sessions import SessionCalls
 from jobwire.v1.admin_service_pb2 import (
     CancelJobsRequest,
     CreateQueueRequest,
@@ -19,7 +21,7 @@ from jobwire.v1.admin_service_pb2 import (
 from jobwire.wire import MAX_CALL_ITEMS
 
 
-class Admin:
+class Admin(ScheduleCalls, SessionCalls):
     """The calls of AdminService; `client.admin` is one. Every method raises JobwireError."""
 
     def __init__(self, connection: Connection, timeout: float) -> None:

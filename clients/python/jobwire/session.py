@@ -1,4 +1,4 @@
-"""The session of one queue's handler: its streams one after the other, and what the server says on them.
+"""The session of one handler: its streams one after the other, and what the server says on them.
 
 The state machine is that of docs/protocol.md, "the life of a worker". Opening and Resuming are one loop here: a session
 that has an id is resumed under a higher epoch, one that has none is opened.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import grpc.aio
 
@@ -45,21 +45,29 @@ _USELESS_TO_REPEAT = (InvalidArgument, PermissionDenied, Unauthenticated, Unimpl
 
 
 class Session:
-    """Takes jobs of one queue and has them run, until it is told to stop.
+    """Takes jobs of a handler's queues and has them run, until it is told to stop.
 
     Args:
         connection: shared by all sessions of the worker.
-        request: names queue, worker and the terms asked for; the template of every Subscribe.
+        request: names queues, worker and the terms asked for; the template of every Subscribe.
         concurrency: how many jobs may run at once.
         runner: runs the handler.
+        on_quiet: called when the server asks the worker to leave.
     """
 
     def __init__(
-        self, connection: Connection, request: pb.SubscribeRequest, *, concurrency: int, runner: Runner
+        self,
+        connection: Connection,
+        request: pb.SubscribeRequest,
+        *,
+        concurrency: int,
+        runner: Runner,
+        on_quiet: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._request = request
-        self._queue = request.queues[0]
+        self._queue = ", ".join(request.queues)
+        self._on_quiet = on_quiet
         self._standing = Standing()
         self._acker = Acker(
             connection,
@@ -98,8 +106,7 @@ class Session:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
-        self._quiet = True
-        self._acker.look_again()
+        self._go_quiet()
         # A session that is just being opened could not be closed otherwise, and would keep its first jobs for a grace.
         await first_of(self._answered.wait(), hurry.wait(), within=1)
         await first_of(self._crew.idle(), hurry.wait(), within=grace)
@@ -110,6 +117,15 @@ class Session:
         await first_of(self._acker.all_answered(), hurry.wait(), within=end - loop.time() - 2)
         await first_of(self._acker.all_answered(), within=1)
         await self._acker.close_session(max(1.0, end - loop.time()))
+
+    async def finish(self) -> None:
+        """Take no more jobs, and wait until those in hand have ended; to be followed by `stop`."""
+        self._go_quiet()
+        await self._crew.idle()
+
+    def _go_quiet(self) -> None:
+        self._quiet = True
+        self._acker.look_again()
 
     async def _keep_open(self) -> None:
         while True:
@@ -157,6 +173,8 @@ class Session:
             case "heartbeat":
                 self._backoff.reset()
                 self._acker.beat()
+            case "quiet":
+                self._on_quiet()
             case _:
                 pass  # a sign of life; newer servers may say more
 

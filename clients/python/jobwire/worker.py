@@ -21,6 +21,7 @@ import grpc
 from jobwire.lifetime import Lifetime, Post
 from jobwire.processes import PROCESS_NAME, ProcessRunner
 from jobwire.running import LoopRunner, Runner, ThreadRunner
+from jobwire.shares import QueueShare, share_of
 from jobwire.v1.queue_service_pb2 import SubscribeRequest
 from jobwire.wire import Seconds, in_seconds, to_duration
 
@@ -38,6 +39,7 @@ _RUNNERS: dict[RunIn, Callable[[Any], Runner]] = {
 
 @dataclass(frozen=True)
 class _Registration:
+    shares: tuple[QueueShare, ...]
     function: Callable[..., Any]
     concurrency: int
     run_in: RunIn
@@ -90,19 +92,23 @@ class Worker:
             heartbeat_interval=to_duration(heartbeat_interval),
             resume_grace=to_duration(resume_grace),
         )
-        self._registrations: dict[str, _Registration] = {}
+        self._registrations: list[_Registration] = []
         self._lifetime: Lifetime | None = None
 
-    def handler(self, queue: str, *, concurrency: int = 1, run_in: RunIn = "loop") -> Callable[[Function], Function]:
-        """Register a function as the handler of a queue; to be used as a decorator, before the worker runs.
+    def handler(
+        self, queue: str | QueueShare, *more: str | QueueShare, concurrency: int = 1, run_in: RunIn = "loop"
+    ) -> Callable[[Function], Function]:
+        """Register a function as the handler of queues; to be used as a decorator, before the worker runs.
 
         The function takes a Job and returns what `json.dumps` takes, or None: that is the job's output. It must be
         idempotent, since a job may run again after a lost connection. It may raise FailForGood, RetryIn or ReleaseJob;
         any other exception fails the run, which is tried again as the job's options say.
 
         Args:
-            queue: the queue; one handler each.
-            concurrency: how many jobs may run at once, 1 to 1000.
+            queue: the queue; one handler each. A QueueShare says which of its jobs are wanted, and how many at once.
+            more: further queues whose jobs it runs (`job.queue` says which), in the same places. They have them in
+                equal parts, or by the weights of their QueueShares.
+            concurrency: how many jobs may run at once, 1 to 1000, of all its queues together.
             run_in: `"loop"` for an async function, which is cancelled to stop it. It must not block: while it does, no
                 heartbeat is answered, and after three of them the worker counts as lost. `"thread"` for a blocking one,
                 which looks at `job.cancelled` or calls `job.check()`. `"process"` for one that computes for long: a
@@ -112,10 +118,17 @@ class Worker:
         Raises:
             ValueError, TypeError: the registration makes no sense; the message says why.
         """
-        if queue in self._registrations:
-            raise ValueError(f"queue {queue!r} has a handler already; to run more jobs at once, raise its concurrency")
+        shares = tuple(map(share_of, (queue, *more)))
+        names = ", ".join(share.queue for share in shares)
+        known = {share.queue for registration in self._registrations for share in registration.shares}
+        for share in shares:
+            if share.queue in known:
+                raise ValueError(
+                    f"queue {share.queue!r} has a handler already; to run more jobs at once, raise its concurrency"
+                )
+            known.add(share.queue)
         if not 1 <= concurrency <= 1000:
-            raise ValueError(f"concurrency {concurrency} of queue {queue!r} must be between 1 and 1000")
+            raise ValueError(f"concurrency {concurrency} of queue {names!r} must be between 1 and 1000")
         if run_in not in _RUNNERS:
             raise ValueError(f"run_in must be one of {', '.join(_RUNNERS)}, not {run_in!r}")
 
@@ -127,7 +140,7 @@ class Worker:
                 raise TypeError(f"{function!r} is async: it runs in the loop, not in a {run_in}")
             if not is_async and run_in == "loop":
                 raise TypeError(f'{function!r} is not async: give run_in="thread" or run_in="process"')
-            self._registrations[queue] = _Registration(function, concurrency, run_in)
+            self._registrations.append(_Registration(shares, function, concurrency, run_in))
             return function
 
         return register
@@ -138,6 +151,8 @@ class Worker:
 
     async def run(self) -> None:
         """Work until SIGTERM, SIGINT or `stop`, then end in order. A second signal cuts the grace short.
+
+        It returns as well when an operator has asked the worker to leave, and what it ran is finished.
 
         The signals are taken only in the main thread. Cancelling the task that runs this stops in order too.
 
@@ -160,8 +175,8 @@ class Worker:
         if self._lifetime is not None:
             raise RuntimeError("this worker runs already")
         posts = [
-            Post(queue, registration.concurrency, _RUNNERS[registration.run_in](registration.function))
-            for queue, registration in self._registrations.items()
+            Post(registration.shares, registration.concurrency, _RUNNERS[registration.run_in](registration.function))
+            for registration in self._registrations
         ]
         self._lifetime = Lifetime(self._target, self._tls, self._terms, posts, self._stop_grace)
         return self

@@ -12,13 +12,15 @@ from jobwire.v1 import admin_service_pb2 as pb
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceServicer
 from jobwire_server.api import admin_requests, answers
 from jobwire_server.api.calls import this_call
+from jobwire_server.api.schedule_calls import ScheduleCalls
+from jobwire_server.api.session_calls import SessionCalls
 from jobwire_server.broker.broker import Broker
 from jobwire_server.domain.queues import check_queue_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AdminServicer(AdminServiceServicer):
+class AdminServicer(ScheduleCalls, SessionCalls, AdminServiceServicer):
     """Serves AdminService from one broker."""
 
     def __init__(self, broker: Broker) -> None:

@@ -21,9 +21,18 @@ from jobwire_server.broker.messages import (
     Event,
     Heartbeat,
     Opened,
+    Quiet,
 )
-from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Published
-from jobwire_server.domain.queues import JobOptions, Queue, QueueCounts, QueueLimits, Rate
+from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Labels, Published
+from jobwire_server.domain.queues import (
+    NOTHING_SAID,
+    JobOptions,
+    JobOptionsPatch,
+    Queue,
+    QueueCounts,
+    QueueLimits,
+    Rate,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,8 +56,11 @@ def duration(ms: int) -> Duration:
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
     """A point in time as a message, or absent."""
-    if moment is None:
-        return None
+    return None if moment is None else instant(moment)
+
+
+def instant(moment: datetime) -> Timestamp:
+    """A point in time as a message."""
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
@@ -103,6 +115,8 @@ def stream_message(event: Event, sequence: int) -> queue_service_pb2.SubscribeRe
             message.cancellation.CopyFrom(_cancellation(event))
         case Heartbeat():
             message.heartbeat.SetInParent()
+        case Quiet():
+            message.quiet.SetInParent()
         case Draining():
             message.draining.resume_within.CopyFrom(duration(event.resume_within_ms))
             message.draining.reconnect_delay.CopyFrom(duration(event.reconnect_delay_ms))
@@ -173,10 +187,11 @@ def _created_at(moment: datetime) -> bytes:
 
 
 def _headers_of(text: str) -> bytes:
-    return queue_service_pb2.Delivery(headers=_headers(text)).SerializeToString()
+    return queue_service_pb2.Delivery(headers=headers(text)).SerializeToString()
 
 
-def _headers(text: str | None) -> Mapping[str, str] | None:
+def headers(text: str | None) -> Mapping[str, str] | None:
+    """Headers as stored."""
     return orjson.loads(text) if text else None
 
 
@@ -187,7 +202,7 @@ def job(job: Job) -> job_pb2.Job:
         id=str(job.id),
         state=job_pb2.JobState.ValueType(job.state),
         data=job.data,
-        headers=_headers(job.headers),
+        headers=headers(job.headers),
         priority=job.priority,
         options=_options(job.options),
         attempt=job.attempt,
@@ -208,9 +223,14 @@ def job(job: Job) -> job_pb2.Job:
         cancel_requested=job.cancel_requested,
         revision=job.revision,
         key=job.labels.key or "",
-        group=None if job.labels.group is None else job_pb2.JobGroup(id=job.labels.group, tier=job.labels.tier or ""),
+        group=group(job.labels),
         waits_for=_gate(job.waits_at) if job.waits_at else "",
     )
+
+
+def group(labels: Labels) -> job_pb2.JobGroup | None:
+    """A job's group; absent if it has none."""
+    return None if labels.group is None else job_pb2.JobGroup(id=labels.group, tier=labels.tier or "")
 
 
 def _gate(gate: str) -> str:
@@ -238,6 +258,24 @@ def _options(options: JobOptions) -> job_pb2.JobOptions:
         expire_in=duration(options.expire_ms),
         retention=duration(options.retention_ms),
         dead_letter=options.dead_letter,
+    )
+
+
+def options_said(options: JobOptionsPatch) -> job_pb2.JobOptions | None:
+    """What was said of a job's rules; absent if nothing was."""
+
+    def span(ms: int | None) -> Duration | None:
+        return None if ms is None else duration(ms)
+
+    if options is NOTHING_SAID:
+        return None
+    return job_pb2.JobOptions(
+        retry_limit=options.retry_limit,
+        retry_delay=span(options.retry_delay_ms),
+        retry_backoff=options.retry_backoff,
+        retry_delay_max=span(options.retry_delay_max_ms),
+        expire_in=span(options.expire_ms),
+        retention=span(options.retention_ms),
     )
 
 

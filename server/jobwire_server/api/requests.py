@@ -31,6 +31,7 @@ from jobwire_server.api.fields import (
     uuid,
     whole,
 )
+from jobwire_server.api.session_requests import shares
 from jobwire_server.broker.messages import Ack, Resume, Subscription
 from jobwire_server.domain import limits
 from jobwire_server.domain.handles import Handle
@@ -77,7 +78,7 @@ async def new_jobs(request: queue_service_pb2.PublishRequest, size: int, max_dat
     jobs: list[NewJob] = []
     checked = 0
     for index, spec in enumerate(request.jobs):
-        jobs.append(job := _new_job(spec, index, max_data_bytes))
+        jobs.append(job := new_job(spec, f"jobs[{index}]", max_data_bytes))
         checked += _JOB_COST + len(job.data)
         if checked > _SLICE:
             checked = 0
@@ -85,8 +86,8 @@ async def new_jobs(request: queue_service_pb2.PublishRequest, size: int, max_dat
     return jobs
 
 
-def _new_job(spec: queue_service_pb2.JobSpec, index: int, max_data_bytes: int) -> NewJob:
-    at = f"jobs[{index}]"
+def new_job(spec: queue_service_pb2.JobSpec, at: str, max_data_bytes: int) -> NewJob:
+    """A job to be stored, described at the path `at`."""
     job_id = uuid(spec.id, path(at, "id")) if spec.id else uuid_utils.compat.uuid7()
     data = check_json(spec.data, path(at, "data"), max_data_bytes) if spec.data else "null"
     starts_at, has_options = spec.HasField("start_after"), spec.HasField("options")
@@ -171,6 +172,7 @@ def subscription(request: queue_service_pb2.SubscribeRequest) -> Subscription:
         heartbeat_ms=limits.HEARTBEAT_DEFAULT if heartbeat_ms is None else heartbeat_ms,
         resume_grace_ms=limits.RESUME_GRACE_DEFAULT if grace_ms is None else grace_ms,
         resume=_resume(request.resume) if request.HasField("resume") else None,
+        shares=shares(request.shares, queues) if request.shares else (),
     )
 
 

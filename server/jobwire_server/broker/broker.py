@@ -13,15 +13,14 @@ from uuid import UUID
 
 import structlog
 
-from jobwire_server.domain.errors import FieldViolation, InvalidArgument, JobNotFound, JobwireError
+from jobwire_server.domain.errors import JobNotFound, JobwireError
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import CancelStatus, Job, JobState, NewJob, Published
-from jobwire_server.domain.queues import Policy, Queue, QueuePatch
+from jobwire_server.domain.queues import Queue, QueuePatch
 from jobwire_server.store import archive, reading, sessions, settling
 from jobwire_server.store import migrate as migrations
 from jobwire_server.store import upkeep as upkeep_store
 from jobwire_server.store.database import Connection, Database
-from jobwire_server.store.publishing import QueueChanged
 from jobwire_server.store.sessions import Ended
 from jobwire_server.store.settling import Stop
 
@@ -33,7 +32,9 @@ from .gatekeeper import Gatekeeper
 from .messages import Ack, AckAnswer, Subscription
 from .publisher import Publisher
 from .queue_book import QueueBook
+from .scheduler import Scheduler
 from .session_book import SessionBook
+from .session_desk import SessionDesk
 from .signals import Signals
 from .stream import Stream
 from .terms import BrokerStats, BrokerTerms, Stats
@@ -81,8 +82,16 @@ class Broker:
         self._gatekeeper = Gatekeeper(database, self._tickets)
         self._dispatcher = Dispatcher(database, terms.replica, self._stats, self.queues.known)
         self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
+        self.sessions = SessionDesk(database, self._book, self._signals.tell_replica)
         self.admission = Admission(terms.max_publishing_bytes, self._stats)
-        self._publisher = Publisher(database, self._dispatcher, terms.publishing_connections, self._stats, self._stored)
+        self._publisher = Publisher(
+            database,
+            self._dispatcher,
+            terms.publishing_connections,
+            self._stats,
+            self._stored,
+            self.queues.refresh,
+        )
         self._acker = Acker(
             database,
             terms.replica,
@@ -94,16 +103,20 @@ class Broker:
         )
         self._waits = Waits(database, self._signals.listen)
         self._watch = SessionWatch(database, terms.replica, interval, self._ended_for_other)
+        self.schedules = Scheduler(
+            database, self.queues, self._publisher, self._stats, on_changed=lambda: self._upkeep.due_in(0.0)
+        )
         self._upkeep = Upkeep(
             database,
             terms.poll_interval_ms / 1000,
             terms.cancel_grace_ms,
             hungry=self._dispatcher.hungry,
-            on_found=lambda queue: self._dispatcher.wake(queue, from_start=True, suspects=True),
+            on_found=self._dispatcher.found,
             on_ready=self._tickets,
             on_gates=self._gatekeeper.poke,
             on_stop=self._stop,
             on_changed=self._queue_changed,
+            run_schedules=self.schedules.run_due,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
@@ -226,17 +239,7 @@ class Broker:
 
     async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> list[Published]:
         """Stores jobs, all or none."""
-        if queue.policy is Policy.KEY_STRICT_FIFO:
-            for place, job in enumerate(jobs):
-                if job.labels.key is None:
-                    rule = f"must be set: queue {queue.name!r} keeps the jobs of each key in their order"
-                    raise InvalidArgument(FieldViolation(f"jobs[{place}].key", rule))
-        while True:
-            try:
-                return await self._publisher.publish(queue, jobs)
-            except QueueChanged:
-                self.queues.forget(queue.name)
-                queue = await self.queues.for_publish(queue.name)
+        return await self._publisher.publish(queue, jobs)
 
     @contextlib.asynccontextmanager
     async def subscribe(self, subscription: Subscription) -> AsyncIterator[Stream]:
@@ -321,7 +324,7 @@ class Broker:
         if stored_in.gated:
             self._gatekeeper.poke(queue)
         elif any(job.start_in_ms is None and job.start_after is None for job in jobs):
-            self._dispatcher.wake(queue, from_start=False, suspects=False)
+            self._dispatcher.stored(queue, jobs)
             self._signals.tell_queue(queue, "ready")
         pauses = [job.start_in_ms / 1000 for job in jobs if job.start_in_ms is not None]
         if pauses:
@@ -329,7 +332,7 @@ class Broker:
         if any(job.start_after is not None or job.labels.debounce_ms is not None for job in jobs):
             # A point in time is the database's to compare; it may be past already.
             self._upkeep.due_in(0.0)
-            self._dispatcher.wake(queue, from_start=False, suspects=False)
+            self._dispatcher.stored(queue, jobs)
 
     def _tickets(self, queue: str) -> None:
         self._dispatcher.wake(queue, from_start=True, suspects=True)
@@ -396,7 +399,7 @@ class Broker:
 
     def _heard_of_queue(self, queue: str, what: str) -> None:
         if what == "rules":
-            self._look_again(partial(self.queues.refresh, queue))
+            self._look_again(partial(self._refresh, queue))
             what = "back"
         known = self.queues.known(queue)
         if what == "ready" and (known is None or known.gated):
@@ -418,10 +421,15 @@ class Broker:
             self._book.taken_over(UUID(message["session"]), message["epoch"])
         elif kind == "closed":
             self._book.closed(UUID(message["session"]))
+        elif kind == "quiet":
+            self._book.quiet(UUID(message["session"]))
         elif kind == "lost":
             self._book.lost(UUID(message["session"]))
         elif kind == "stops":
             self._look_again(self._tell_stops)
+
+    async def _refresh(self, queue: str) -> None:
+        await self.queues.refresh(queue)
 
     def _look_again(self, look: Callable[[], Awaitable[None]]) -> None:
         """Begins a look at the database that a signal asked for; should it fail, the floor under signals does it."""

@@ -1,6 +1,7 @@
 """Claims jobs for the sessions of this replica and hands them over.
 
-One lane for each queue that somebody here subscribes to. A lane claims when there may be jobs (`wake`) and a session
+One lane for each queue that somebody here subscribes to, and one for each part of a queue's priorities that somebody
+takes nothing else of. A lane claims when there may be jobs (`wake`) and a session
 has credits; an idle lane costs nothing but its part in one poll for all. Credits are reserved before a claim is sent
 and refunded from its result, so a session never has more unfinished deliveries than it asked for.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -20,10 +21,12 @@ import structlog
 from jobwire_server.domain.errors import JobwireError
 from jobwire_server.domain.jobs import Delivery, NewJob
 from jobwire_server.domain.queues import Queue
+from jobwire_server.domain.shares import EVERY_RANK, Ranks
 from jobwire_server.store import claiming, publishing, settling
 from jobwire_server.store.claiming import CLAIM_SIZE, Claimed, Span, Want
 from jobwire_server.store.database import Database
 from jobwire_server.store.publishing import PublishOutcome
+from jobwire_server.store.upkeep import Look
 
 from . import background
 from .session import Session
@@ -83,13 +86,17 @@ class _Floor:
 
 
 class _Lane:
-    """What is known of one queue."""
+    """What is known of one queue, or of those of its jobs that are in some ranks."""
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, ranks: Ranks) -> None:
         self.queue = queue
+        self.ranks = ranks
         self.sessions: list[Session] = []
+        self.mixed = False
+        """Whether sessions of it have had other lanes as well."""
         self.changed = asyncio.Event()
         self.hopeful = True
+        self.well = True
         self.claiming = False
         self.suspects = True
         self.floor = _Floor()
@@ -107,7 +114,17 @@ class _Lane:
     @property
     def may_have_room(self) -> bool:
         """Whether a session could take jobs, or could if a claim under way finds too few."""
-        return any(session.credits or session.reserved for session in self.sessions)
+        return any(session.credits_for(self.queue) or session.reserved for session in self.sessions)
+
+    def spans(self) -> Sequence[Span]:
+        """Where its claims look."""
+        spans = self.floor.spans()
+        return spans if self.ranks is EVERY_RANK else claiming.within(spans, self.ranks)
+
+    def covers(self, jobs: Sequence[NewJob]) -> bool:
+        """Whether all of these are for it."""
+        low, high = self.ranks
+        return self.ranks is EVERY_RANK or all(low <= -job.priority <= high for job in jobs)
 
     def wake(self, *, from_start: bool, suspects: bool) -> None:
         self.hopeful = True
@@ -128,6 +145,7 @@ class Dispatcher:
         self._replica = replica
         self._stats = stats
         self._lanes: dict[str, _Lane] = {}
+        self._narrow: dict[str, dict[Ranks, _Lane]] = defaultdict(dict)
         self._doubtful: dict[str, dict[UUID, UUID]] = defaultdict(dict)
         self._stopping = False
         self._handing_over = 0
@@ -135,18 +153,42 @@ class Dispatcher:
 
     def add(self, session: Session) -> None:
         """Begins to claim for a session."""
-        for queue in session.queues:
-            lane = self._lanes.setdefault(queue, _Lane(queue))
+        session.lanes = lanes = [self._lane(queue, session.ranks(queue)) for queue in session.queues]
+        for lane in lanes:
             lane.sessions.append(session)
+            lane.mixed |= len(lanes) > 1
             lane.wake(from_start=True, suspects=True)
             if lane.task is None and not self._stopping:
-                lane.task = background.start(self._run(lane), f"lane {queue}")
+                lane.task = background.start(self._run(lane), f"lane {lane.queue}")
+
+    def _lane(self, queue: str, ranks: Ranks) -> _Lane:
+        if ranks == EVERY_RANK:
+            return self._lanes.setdefault(queue, _Lane(queue, EVERY_RANK))
+        return self._narrow[queue].setdefault(ranks, _Lane(queue, ranks))
+
+    def _end(self, lane: _Lane) -> None:
+        if lane.ranks is EVERY_RANK:
+            del self._lanes[lane.queue]
+            return
+        del self._narrow[lane.queue][lane.ranks]
+        if not self._narrow[lane.queue]:
+            del self._narrow[lane.queue]
+
+    def _of(self, queue: str) -> Iterator[_Lane]:
+        """All lanes of one queue, those that take a part of it first."""
+        if queue in self._narrow:
+            yield from self._narrow[queue].values()
+        if queue in self._lanes:
+            yield self._lanes[queue]
+
+    def _all(self) -> list[_Lane]:
+        return [*self._lanes.values(), *(lane for lanes in self._narrow.values() for lane in lanes.values())]
 
     def remove(self, session: Session) -> None:
         """Claims no more for a session."""
-        for queue in session.queues:
-            lane = self._lanes.get(queue)
-            if lane is not None and session in lane.sessions:
+        session.lanes = ()
+        for lane in [lane for queue in session.queues for lane in self._of(queue)]:
+            if session in lane.sessions:
                 lane.sessions.remove(session)
                 lane.changed.set()
 
@@ -156,43 +198,58 @@ class Dispatcher:
         `from_start`: also at places that were empty before (given back, committed late); `suspects`: also suspects,
         which new jobs never are.
         """
-        lane = self._lanes.get(queue)
-        if lane is not None:
+        for lane in self._of(queue):
             lane.wake(from_start=from_start, suspects=suspects)
+
+    def stored(self, queue: str, jobs: Sequence[NewJob]) -> None:
+        """New jobs wait in `queue`."""
+        for lane in self._of(queue):
+            low, high = lane.ranks
+            if lane.ranks is EVERY_RANK or any(low <= -job.priority <= high for job in jobs):
+                lane.wake(from_start=False, suspects=False)
+
+    def found(self, look: Look) -> None:
+        """Jobs wait where `hungry` had them looked for."""
+        for lane in self._of(look.queue):
+            if lane.ranks == look.ranks:
+                lane.wake(from_start=True, suspects=True)
 
     def wake_all(self) -> None:
         """Anything may have happened: after the database was away."""
-        for lane in self._lanes.values():
+        for lane in self._all():
             lane.wake(from_start=True, suspects=True)
 
     def credits_changed(self, session: Session) -> None:
         """A session may take jobs again."""
-        for queue in session.queues:
-            lane = self._lanes.get(queue)
-            if lane is not None and (lane.hopeful or lane.suspects):
+        for lane in session.lanes:
+            if lane.hopeful or lane.suspects:
                 lane.changed.set()
 
     @property
     def queues(self) -> Sequence[str]:
         """The queues somebody here subscribes to."""
-        return list(self._lanes)
+        return list({*self._lanes, *self._narrow})
 
-    def hungry(self) -> Sequence[str]:
-        """The queues in which to look for jobs that no signal told of: those of lanes that could take some."""
+    def hungry(self) -> Sequence[Look]:
+        """Where to look for jobs that no signal told of: the lanes that could take some."""
         now = time.monotonic()
-        lanes = [lane for lane in self._lanes.values() if now >= lane.start_after]
+        lanes = [lane for lane in self._all() if now >= lane.start_after]
         for lane in lanes:
             # Whatever came in below, however it did: the next claim looks from the start.
             lane.floor.reset()
         if self._stopping:
             return ()
-        return [lane.queue for lane in lanes if any(session.credits for session in lane.sessions)]
+        return [
+            Look(lane.queue, lane.ranks)
+            for lane in lanes
+            if any(session.wants(lane.queue) for session in lane.sessions)
+        ]
 
     async def stop(self) -> None:
         """Claims no more; returns when what was under way has been handed over."""
         self._stopping = True
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
-        for lane in self._lanes.values():
+        tasks = [lane.task for lane in self._all() if lane.task is not None]
+        for lane in self._all():
             lane.changed.set()
         if tasks:
             await asyncio.wait(tasks)
@@ -220,12 +277,13 @@ class Dispatcher:
 
         Whatever may wait already comes first: as long as the lane has hope, or claims, new jobs go behind.
         """
-        lane = None if queue.limited or queue.paused else self._lanes.get(queue.name)
-        takers = self._waiting_for(lane, jobs) if lane is not None else []
-        if lane is None or not takers:
+        for lane in () if queue.limited or queue.paused else self._of(queue.name):
+            if takers := self._waiting_for(lane, jobs):
+                break
+        else:
             return await publishing.publish(self._database, queue, jobs)
         wants = [want for _, want in takers]
-        spans = lane.floor.spans()
+        spans = lane.spans()
         self._handing_over += 1
         try:
             return await self._reserving(
@@ -242,16 +300,16 @@ class Dispatcher:
         """The sessions that these jobs, or some of them, can be handed to."""
         if self._stopping or lane.hopeful or lane.claiming or lane.queue in self._doubtful:
             return []
-        if any(job.start_after is not None or job.start_in_ms is not None for job in jobs):
+        if any(job.start_after is not None or job.start_in_ms is not None for job in jobs) or not lane.covers(jobs):
             return []
-        idle = [session for session in lane.sessions if session.credits][: len(jobs)]
+        idle = [(session, free) for session in lane.sessions if (free := session.credits_for(lane.queue))]
         if not idle:
             return []
         lane.sessions.append(lane.sessions.pop(0))
         return [
             (session, Want(session.id, session.epoch, uuid4(), min(CLAIM_SIZE, count - before), before))
-            for session in idle
-            for count in [min(session.credits, len(jobs))]
+            for session, free in idle[: len(jobs)]
+            for count in [min(free, len(jobs))]
             for before in range(0, count, CLAIM_SIZE)
         ]
 
@@ -259,43 +317,50 @@ class Dispatcher:
         while not self._stopping:
             lane.changed.clear()
             if not lane.sessions and lane.queue not in self._doubtful:
-                del self._lanes[lane.queue]
+                self._end(lane)
                 return
             try:
                 busy = await self._settle_doubts(lane) or await self._claim(lane)
+                lane.well = True
             except JobwireError as error:
                 log.warning("claiming failed", queue=lane.queue, error=error.message)
-                busy = True
-                await asyncio.sleep(_PAUSE_AFTER_ERROR)
+                busy = await self._rest(lane)
             except Exception:
                 log.exception("claiming failed", queue=lane.queue)
-                busy = True
-                await asyncio.sleep(_PAUSE_AFTER_ERROR)
+                busy = await self._rest(lane)
             if not busy and not lane.changed.is_set():
                 lane.calm.set()
                 lane.patient |= not lane.hopeful
                 await lane.changed.wait()
                 lane.calm.clear()
 
+    async def _rest(self, lane: _Lane) -> bool:
+        """Pauses after a failure; what the lane cannot take meanwhile is for its sessions' other lanes."""
+        lane.well = False
+        self._pass_on(lane)
+        await asyncio.sleep(_PAUSE_AFTER_ERROR)
+        return True
+
+    def _pass_on(self, lane: _Lane) -> None:
+        """What was this lane's turn is another's."""
+        for session in lane.sessions:
+            self.credits_changed(session)
+
     async def _claim(self, lane: _Lane) -> bool:
         """One round; False if there is nothing to do until something changes."""
         queue = self._known(lane.queue)
-        return not (queue is not None and queue.paused) and await self._claim_from(
-            lane, limited=queue is not None and queue.limited
-        )
+        if queue is not None and queue.paused:
+            lane.hopeful = False
+            self._pass_on(lane)
+            return False
+        return await self._claim_from(lane, limited=queue is not None and queue.limited)
 
     async def _claim_from(self, lane: _Lane, *, limited: bool) -> bool:
         if lane.suspects and await self._claim_suspect(lane, limited=limited):
             return True
         if not lane.hopeful:
             return False
-        takers: Takers = []
-        room = max(1, min(_JOBS_PER_CLAIM, _BYTES_PER_CLAIM // lane.payload))
-        for session in lane.sessions:
-            count = min(session.credits, CLAIM_SIZE, room)
-            if count:
-                takers.append((session, Want(session.id, session.epoch, uuid4(), count)))
-                room -= count
+        takers = _takers(lane)
         if not takers:
             return False
         # In turn: who was first this time is last the next.
@@ -311,7 +376,7 @@ class Dispatcher:
                 takers,
                 self._claim_limited(lane, wants)
                 if limited
-                else claiming.claim(self._database, self._replica, lane.queue, wants, lane.floor.spans()),
+                else claiming.claim(self._database, self._replica, lane.queue, wants, lane.spans()),
                 _deliveries,
             )
         finally:
@@ -325,10 +390,13 @@ class Dispatcher:
             lane.floor.raise_to(claimed)
         if len(claimed) == sum(want.count for want in wants):
             lane.hopeful = True
+        if lane.mixed and not lane.hopeful:
+            # Others of its sessions' lanes may have waited for its turn, though it claimed for other sessions.
+            self._pass_on(lane)
         return lane.hopeful
 
     async def _claim_limited(self, lane: _Lane, wants: Sequence[Want]) -> list[Claimed]:
-        outcome = await claiming.claim_limited(self._database, self._replica, lane.queue, wants, lane.floor.spans())
+        outcome = await claiming.claim_limited(self._database, self._replica, lane.queue, wants, lane.spans())
         if outcome.more_in_ms is not None:
             # Its rate allows more then; a limit on what runs, when something ends, of which others tell.
             asyncio.get_running_loop().call_later(
@@ -351,8 +419,8 @@ class Dispatcher:
         session = next((s for s in attached if s.idle), None)
         if session is None:
             if not any(s.saved_for_suspect for s in attached):
-                row = await claiming.ready_queues(self._database, [lane.queue])
-                if not row[lane.queue][1]:
+                _, suspects = await claiming.waiting(self._database, lane.queue, lane.ranks)
+                if not suspects:
                     lane.suspects = False
                     return False
                 min(attached, key=lambda s: len(s.in_flight) + s.reserved).saved_for_suspect = True
@@ -364,11 +432,12 @@ class Dispatcher:
             claimed = await self._reserving(
                 lane,
                 [(session, want)],
-                claiming.claim_suspect(self._database, self._replica, lane.queue, want, limited=limited),
+                claiming.claim_suspect(self._database, self._replica, lane.queue, want, lane.ranks, limited=limited),
                 _deliveries,
             )
         finally:
             session.alone = False
+            self.credits_changed(session)
             for other in lane.sessions:
                 if other.saved_for_suspect:
                     other.saved_for_suspect = False
@@ -386,18 +455,21 @@ class Dispatcher:
     ) -> T:
         """Runs a claim and hands over what it took, its `deliveries`; the credits are taken as long as it runs."""
         for session, want in takers:
-            session.reserved += want.count
+            session.reserve(lane.queue, want.count)
         try:
             claimed = await claim
         except BaseException:
             # Whether it was committed is not known: whatever it took is given back before the lane claims again.
             self._doubtful[lane.queue] |= {want.token: want.session_id for _, want in takers}
-            lane.wake(from_start=True, suspects=True)
+            self.wake(lane.queue, from_start=True, suspects=True)
             raise
         finally:
             for session, want in takers:
                 if session.epoch == want.epoch:
-                    session.reserved -= want.count
+                    session.refund(lane.queue, want.count)
+                    if len(session.queues) > 1:
+                        # What it did not take, or the next turn, is another lane's.
+                        self.credits_changed(session)
         groups: dict[bytes, list[Delivery]] = defaultdict(list)
         for delivery in deliveries(claimed):
             groups[delivery.handle.token_bytes].append(delivery)
@@ -414,7 +486,7 @@ class Dispatcher:
                 # The session was resumed, ended, or lost its stream meanwhile. Whoever did it may have given these back
                 # already; if not, the lane does.
                 self._doubtful[lane.queue][want.token] = want.session_id
-                lane.wake(from_start=True, suspects=True)
+                self.wake(lane.queue, from_start=True, suspects=True)
                 continue
             session.deliver(group)
             self._stats["delivered"] += len(group)
@@ -422,14 +494,30 @@ class Dispatcher:
 
     async def _settle_doubts(self, lane: _Lane) -> bool:
         """Gives back what claims took whose result did not arrive, or whose session lost its stream meanwhile."""
-        claims = self._doubtful.get(lane.queue)
+        claims = dict(self._doubtful.get(lane.queue, {}))
         if not claims:
             return False
-        given_back = await settling.give_back_claims(self._database, lane.queue, claims)
-        self._stats["given_back"] += given_back
-        del self._doubtful[lane.queue]
-        lane.wake(from_start=True, suspects=True)
+        self._stats["given_back"] += await settling.give_back_claims(self._database, lane.queue, claims)
+        # Others may have come meanwhile, or another lane of the queue may have done the same.
+        left = {token: session for token, session in self._doubtful[lane.queue].items() if token not in claims}
+        if left:
+            self._doubtful[lane.queue] = left
+        else:
+            del self._doubtful[lane.queue]
+        self.wake(lane.queue, from_start=True, suspects=True)
         return True
+
+
+def _takers(lane: _Lane) -> Takers:
+    """The sessions that can take jobs of a lane now, and how many."""
+    takers: Takers = []
+    room = max(1, min(_JOBS_PER_CLAIM, _BYTES_PER_CLAIM // lane.payload))
+    for session in lane.sessions:
+        count = min(session.credits_for(lane.queue), CLAIM_SIZE, room)
+        if count:
+            takers.append((session, Want(session.id, session.epoch, uuid4(), count)))
+            room -= count
+    return takers
 
 
 def _deliveries(claimed: Sequence[Claimed]) -> Iterable[Delivery]:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import AckItem, AckResult, Delivery, StopReason
+from jobwire_server.domain.shares import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Subscription:
     heartbeat_ms: int
     resume_grace_ms: int
     resume: Resume | None
+    shares: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiet:
+    """Asks the client to leave when it has finished what it runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Draining:
     """The last event of a stream that ends because this replica goes away."""
 
@@ -74,7 +81,7 @@ class Draining:
     reconnect_delay_ms: int
 
 
-Event = Opened | Deliveries | Cancellation | Heartbeat | Draining
+Event = Opened | Deliveries | Cancellation | Heartbeat | Quiet | Draining
 
 
 @dataclass(frozen=True, slots=True)

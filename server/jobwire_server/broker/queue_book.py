@@ -97,14 +97,10 @@ class QueueBook:
         entry = self._known.get(name)
         return None if entry is None else entry.queue
 
-    async def refresh(self, name: str) -> None:
-        """Looks at the queue anew."""
+    async def refresh(self, name: str) -> Queue:
+        """The queue, looked at anew; as `for_publish`."""
         self._known.pop(name, None)
-        await self.find(name)
-
-    def forget(self, name: str) -> None:
-        """The queue has changed: the next who asks looks again."""
-        self._known.pop(name, None)
+        return await self.for_publish(name)
 
     async def pause(self, name: str, *, paused: bool) -> Queue:
         """Has nothing of a queue be claimed any more, or again. QueueNotFound if there is no such queue."""

@@ -10,13 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import Delivery, StopReason
 from jobwire_server.domain.limits import MISSED_HEARTBEATS, STREAM_MESSAGE_BYTES
+from jobwire_server.domain.shares import EVERY_RANK, Ranks
 
-from .messages import Cancellation, Deliveries, Heartbeat, Subscription
+from .messages import Cancellation, Deliveries, Heartbeat, Quiet, Subscription
 from .stream import Stream
 
 _DELIVERY_OVERHEAD = 600
@@ -35,6 +37,20 @@ class InFlight:
     told: StopReason | None = None
 
 
+class Lane(Protocol):
+    """What a session knows of each lane that claims for it."""
+
+    queue: str
+    hopeful: bool
+    """There may be jobs."""
+    suspects: bool
+    """There may be suspects."""
+    claiming: bool
+    well: bool
+    """Its last claim did not fail."""
+    changed: asyncio.Event
+
+
 class Session:
     """One session that this replica owns."""
 
@@ -42,6 +58,7 @@ class Session:
         self.id = session_id
         self.epoch = epoch
         self.queues = subscription.queues
+        self.lanes: Sequence[Lane] = ()
         self.worker = subscription.worker
         self.max_in_flight = subscription.max_in_flight
         self.heartbeat_ms = subscription.heartbeat_ms
@@ -56,6 +73,10 @@ class Session:
         self.alone = False
         """A suspect is being claimed for it."""
         self.resuming = False
+        self.quiet = False
+        """Its client was asked to leave: it has no credits any more, whatever it says."""
+        self.detached_at: float | None = None
+        """Since when it has had no stream; None while it has one."""
         self.closing = False
         """Its client leaves. What claims for it meanwhile would hold up its end, one after the other."""
         self.timer: asyncio.TimerHandle | None = None
@@ -65,14 +86,29 @@ class Session:
         self._missed = 0
         self._written_before = 0
 
-    @property
-    def credits(self) -> int:
-        """How many more jobs may be claimed for it now."""
+    def ranks(self, queue: str) -> Ranks:  # noqa: ARG002  (all queues are one to it)
+        """Which jobs of `queue` it takes."""
+        return EVERY_RANK
+
+    def credits_for(self, queue: str) -> int:  # noqa: ARG002
+        """How many more jobs of `queue` may be claimed for it now."""
         if self.stream is None or self.stream.behind:
             return 0
         if self.resuming or self.closing or self.saved_for_suspect or self.alone or self.isolated:
             return 0
         return max(0, self.max_in_flight - len(self.in_flight) - self.reserved)
+
+    def wants(self, queue: str) -> bool:
+        """Whether to look for jobs of `queue` that nothing told of."""
+        return self.credits_for(queue) > 0
+
+    def reserve(self, queue: str, count: int) -> None:  # noqa: ARG002
+        """Takes credits for a claim in `queue`."""
+        self.reserved += count
+
+    def refund(self, queue: str, count: int) -> None:  # noqa: ARG002
+        """Gives them back when the claim is over."""
+        self.reserved -= count
 
     @property
     def isolated(self) -> bool:
@@ -144,6 +180,18 @@ class Session:
                 last.append(handle)
         return last
 
+    def set_credits(self, max_in_flight: int) -> None:
+        """The client asks for other credits."""
+        if not self.quiet:
+            self.max_in_flight = max_in_flight
+
+    def go_quiet(self) -> None:
+        """Asks the client to leave, once on each stream."""
+        if not self.quiet:
+            self.quiet, self.max_in_flight = True, 0
+            if self.stream is not None:
+                self.stream.push(Quiet())
+
     def stop(self, handle: Handle, reason: StopReason, grace_ms: int) -> None:
         """Tells the client to stop a delivery, once for each reason."""
         mark = self.in_flight.get(handle)
@@ -183,7 +231,14 @@ class Session:
     def attach(self, stream: Stream) -> None:
         """Goes on with a new stream."""
         self.stream = self._numbering = stream
+        self.detached_at = None
         self._answered, self._missed, self._written_before = True, 0, 0
+
+    def detach(self) -> None:
+        """Its stream is over."""
+        self.stream = None
+        self.detached_at = time.monotonic()
+        self.stop_timer()
 
     def stop_timer(self) -> None:
         """Cancels what is due next."""

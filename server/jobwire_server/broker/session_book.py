@@ -31,12 +31,13 @@ from jobwire_server.domain.jobs import StopReason
 from jobwire_server.store import sessions as store
 from jobwire_server.store import settling
 from jobwire_server.store.database import Connection, Database
-from jobwire_server.store.sessions import SessionTerms
+from jobwire_server.store.sessions import Renewal, SessionTerms
 
 from . import background, messages
 from .dispatcher import Dispatcher
 from .messages import Opened, Subscription
 from .session import Session
+from .shared_session import session_for
 from .stream import Stream
 from .terms import BrokerTerms, Stats
 
@@ -119,7 +120,7 @@ class SessionBook:
                 self._no_streams.set()
 
     async def _open(self, subscription: Subscription, stream: Stream) -> Session:
-        session = Session(uuid4(), 1, subscription)
+        session = session_for(uuid4(), 1, subscription)
         await store.open_session(self._database, self._terms.replica, session.id, self._row_terms(subscription))
         self._sessions[session.id] = session
         self._attach(session, stream, resumed=False, lost=())
@@ -153,22 +154,28 @@ class SessionBook:
             if current.epoch >= resumed.epoch:
                 raise SessionTakenOver(str(resume.session_id))
             self._forget(current, SessionTakenOver(str(current.id)))
-        session = Session(resume.session_id, resumed.epoch, subscription)
+        session = session_for(resume.session_id, resumed.epoch, subscription)
         session.hold(resumed.held)
         self._sessions[session.id] = session
         if resumed.previous_owner != self._terms.replica:
             self._tell_replica(resumed.previous_owner, kind="taken_over", session=session.id, epoch=session.epoch)
         self._returned(resumed.given_back)
-        self._attach(session, stream, resumed=True, lost=tuple(resumed.lost))
+        self._attach(session, stream, resumed=True, lost=tuple(resumed.lost), quiet=resumed.quiet)
         self._stats["resumed"] += 1
         return session
 
     def _row_terms(self, subscription: Subscription) -> SessionTerms:
         return SessionTerms(
-            subscription.worker, subscription.queues, subscription.max_in_flight, self._terms.owner_grace_ms
+            subscription.worker,
+            subscription.queues,
+            subscription.max_in_flight,
+            self._terms.owner_grace_ms,
+            subscription.shares,
         )
 
-    def _attach(self, session: Session, stream: Stream, *, resumed: bool, lost: tuple[Handle, ...]) -> None:
+    def _attach(
+        self, session: Session, stream: Stream, *, resumed: bool, lost: tuple[Handle, ...], quiet: bool = False
+    ) -> None:
         stream.push(
             Opened(
                 session.id,
@@ -182,6 +189,8 @@ class SessionBook:
         )
         stream.on_room = lambda: self._dispatcher.credits_changed(session)
         session.attach(stream)
+        if quiet:
+            session.go_quiet()
         self._schedule_beat(session)
         self._dispatcher.add(session)
 
@@ -189,8 +198,7 @@ class SessionBook:
         """The Subscribe call is over, for whatever reason."""
         if session.stream is not stream:
             return
-        session.stream = None
-        session.stop_timer()
+        session.detach()
         if self._sessions.get(session.id) is not session:
             return
         unwritten = [delivery.handle for event in stream.unwritten() for delivery in event.deliveries]
@@ -313,7 +321,7 @@ class SessionBook:
 
     def set_credits(self, session: Session, max_in_flight: int) -> None:
         """The client asks for other credits."""
-        session.max_in_flight = max_in_flight
+        session.set_credits(max_in_flight)
         self._dispatcher.credits_changed(session)
 
     def stop_delivery(self, session_id: UUID, handle: Handle, reason: StopReason, grace_ms: int) -> bool:
@@ -329,6 +337,12 @@ class SessionBook:
         session = self._sessions.get(session_id)
         if session is not None and session.epoch < epoch:
             self._forget(session, SessionTakenOver(str(session_id)))
+
+    def quiet(self, session_id: UUID) -> None:
+        """The session's client is asked to leave."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            session.go_quiet()
 
     def closed(self, session_id: UUID) -> None:
         """Another replica says that the client has closed the session."""
@@ -349,11 +363,14 @@ class SessionBook:
 
         Without sessions it writes all the same, to no row: whether the database takes writes is what readiness says.
         """
-        mine = {session.id: session.epoch for session in self._sessions.values()}
+        mine = {session.id: _renewal(session) for session in self._sessions.values()}
         kept = await store.renew(self._database, connection, self._terms.replica, mine)
-        for session_id in mine.keys() - kept:
+        for session_id, quiet in kept.items():
+            if quiet:
+                self.quiet(session_id)
+        for session_id in mine.keys() - kept.keys():
             session = self._sessions.get(session_id)
-            if session is None or session.epoch != mine[session_id] or session.resuming:
+            if session is None or session.epoch != mine[session_id].epoch or session.resuming:
                 continue
             owner = await store.find_owner(self._database, session_id)
             error = SessionLost(str(session_id)) if owner is None else SessionTakenOver(str(session_id))
@@ -442,3 +459,8 @@ class SessionBook:
         for session in list(self._sessions.values()):
             session.stop_timer()
         await background.end(self._tasks)
+
+
+def _renewal(session: Session) -> Renewal:
+    away = None if session.detached_at is None else round((time.monotonic() - session.detached_at) * 1_000)
+    return Renewal(session.epoch, session.max_in_flight, away)

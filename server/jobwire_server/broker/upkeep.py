@@ -1,7 +1,7 @@
 """The one place for time-driven work.
 
-Due jobs, time limits, other replicas' dead sessions, the archive's days. Any replica may do it; several do not disturb
-each other.
+Due jobs, schedules, time limits, other replicas' dead sessions, the archive's days. Any replica may do it; several do
+not disturb each other.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from jobwire_server.store import upkeep as store
 from jobwire_server.store.database import Connection, Database
 from jobwire_server.store.sessions import Ended, Sighting
 from jobwire_server.store.settling import Stop
+from jobwire_server.store.upkeep import Look
 
 log = structlog.get_logger(__name__)
 
@@ -132,27 +133,28 @@ class SessionWatch:
 
 
 class Upkeep:
-    """Due jobs, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
+    """Due jobs, schedules, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
 
     `on_gates(queue)` is called when the gates of a queue are to be looked at.
 
-    `hungry()` says in which queues, and `on_found(queue)` is called for those that have some; `on_ready(queue)` when
+    `hungry()` says where, and `on_found(look)` is called for each place that has some; `on_ready(queue)` when
     jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
-    when jobs may have changed.
+    when jobs may have changed. `run_schedules()` is called when some are due, and says whether none is left.
     """
 
-    def __init__(  # noqa: PLR0913  (five of them are whom it tells)
+    def __init__(  # noqa: PLR0913  (most of them are whom it tells)
         self,
         database: Database,
         poll_seconds: float,
         cancel_grace_ms: int,
         *,
-        hungry: Callable[[], Sequence[str]],
-        on_found: Callable[[str], None],
+        hungry: Callable[[], Sequence[Look]],
+        on_found: Callable[[Look], None],
         on_ready: Callable[[str], None],
         on_gates: Callable[[str], None],
         on_stop: Callable[[Stop], Awaitable[None]],
         on_changed: Callable[[str], None],
+        run_schedules: Callable[[], Awaitable[bool]],
     ) -> None:
         self._database = database
         self._poll = poll_seconds
@@ -164,13 +166,15 @@ class Upkeep:
         self._on_gates = on_gates
         self._on_stop = on_stop
         self._on_changed = on_changed
+        self._run_schedules = run_schedules
         self._blocked: set[UUID] = set()
         self._due = asyncio.Event()
         self._claim_due = asyncio.Event()
+        self._schedule_due = asyncio.Event()
         self._next_due = 0.0
 
     def due_in(self, seconds: float) -> None:
-        """A job becomes due this soon."""
+        """A job or a schedule becomes due this soon."""
         if time.monotonic() + seconds < self._next_due:
             self._due.set()
 
@@ -178,6 +182,7 @@ class Upkeep:
         """What is to run until it is cancelled, each by itself: a group would pass a second cancellation on to none."""
         return [
             self._forever("due jobs", self._clock),
+            self._forever("schedules", self._schedules),
             self._forever("time limits", self._limits),
             self._forever("archive", self._archive),
         ]
@@ -201,18 +206,29 @@ class Upkeep:
         due = await store.next_due(self._database, self._hungry() if looking else ())
         if looking:
             self._next_look = began + max(self._poll, (time.monotonic() - began) / _LOOK_SHARE)
-        for queue in due.ready:
-            self._on_found(queue)
+        for look in due.ready:
+            self._on_found(look)
         for queue in due.gates:
             self._on_gates(queue)
         if due.claim:
             self._claim_due.set()
+        if due.schedule_in_ms == 0:
+            self._schedule_due.set()
         pause = self._poll if due.job_in_ms is None else min(self._poll, due.job_in_ms / 1000)
+        if due.schedule_in_ms:
+            pause = min(pause, due.schedule_in_ms / 1000)
         if pause <= 0:
             for queue, gated in (await store.promote_due(self._database)).items():
                 (self._on_gates if gated else self._on_ready)(queue)
         self._next_due = time.monotonic() + pause
         await _wait(self._due, max(pause, 0.001))
+
+    async def _schedules(self) -> None:
+        await self._schedule_due.wait()
+        self._schedule_due.clear()
+        if await self._run_schedules():
+            # When the next is due, the clock is to find out; what is left it finds again at its own next look.
+            self.due_in(0.0)
 
     async def _limits(self) -> None:
         await self._claim_due.wait()

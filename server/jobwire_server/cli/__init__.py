@@ -14,7 +14,7 @@ import typer
 import typer.core
 import typer.main
 
-_COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "demo", "version")
+_COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "schedules", "sessions", "demo", "version")
 
 GRPC_EXPERIMENTS = "-event_engine_listener"
 """gRPC reads this when it is imported. Its newer listener has threads of its own, which hand each event to the thread
@@ -22,7 +22,8 @@ that hands it to the event loop: twice the wake-ups, and a sixth more CPU for a 
 
 _EXIT_CODES = """
 Exit codes: 0 all went well; 1 the answer is no (a job failed or was cancelled, migrations are pending, the start was
-refused); 2 wrong usage, settings or input; 3 no such job or queue; 4 the server or the database is not available.
+refused); 2 wrong usage, settings or input; 3 no such job, queue, schedule or session; 4 the server or the database is
+not available.
 """
 
 

@@ -78,6 +78,17 @@ class JobNotFound(NotFound):
         super().__init__(f"there is no job {job_id} {where}; it may have passed its retention")
 
 
+class ScheduleNotFound(NotFound):
+    """There is no schedule of this name."""
+
+    reason = "SCHEDULE_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"schedule {name!r} does not exist; AdminService.ListSchedules or `jobwire schedules` lists all"
+        )
+
+
 class SessionLost(NotFound):
     """The session is over; what it held has been given back."""
 

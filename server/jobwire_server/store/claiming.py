@@ -9,12 +9,12 @@ from uuid import UUID
 
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import Delivery
+from jobwire_server.domain.shares import EVERY_RANK, Ranks
 
 from . import arrays
 from .database import Connection, Database, Row
 
-LOWEST = -(2**31)
-HIGHEST = 2**31 - 1
+LOWEST, HIGHEST = EVERY_RANK
 _PLAIN, _LIMITED = 0, 1
 """How a queue is claimed: its `claim_kind`. A claim of the other kind takes nothing."""
 CLAIM_SIZE = 200
@@ -45,6 +45,15 @@ class Span:
 
 
 EVERYTHING = (Span(),)
+
+
+def within(spans: Sequence[Span], ranks: Ranks) -> Sequence[Span]:
+    """What of the spans lies in these ranks."""
+    parts = [
+        Span(*max((span.from_rank, span.from_seq), (ranks.low, -1)), min(span.to_rank, ranks.high + 1))
+        for span in spans
+    ]
+    return [part for part in parts if part.from_rank < part.to_rank]
 
 
 class Claimed(NamedTuple):
@@ -132,17 +141,17 @@ def claim_params(replica: UUID, queue: str, wants: Sequence[Want], spans: Sequen
 
 
 async def claim_suspect(
-    database: Database, replica: UUID, queue: str, want: Want, *, limited: bool = False
+    database: Database,
+    replica: UUID,
+    queue: str,
+    want: Want,
+    ranks: Ranks = EVERY_RANK,
+    *,
+    limited: bool = False,
 ) -> list[Claimed]:
-    """Takes the first suspect job of `queue`, if there is one, and if its limits allow."""
-    params = {
-        "replica": replica,
-        "queue": queue,
-        "kind": _LIMITED if limited else _PLAIN,
-        "session": want.session_id,
-        "epoch": want.epoch,
-        "token": want.token,
-    }
+    """Takes the first suspect job of `queue` in these ranks, if there is one, and if its limits allow."""
+    who = {"replica": replica, "session": want.session_id, "epoch": want.epoch, "token": want.token}
+    params = who | _where(queue, ranks) | {"kind": _LIMITED if limited else _PLAIN}
     if not limited:
         rows = await database.once("claim_suspect", params)
     else:
@@ -169,7 +178,11 @@ def _claimed(queue: bytes, tokens: Sequence[bytes], row: Row, *, suspect: bool) 
     return Claimed(row.rank, row.seq, delivery)
 
 
-async def ready_queues(database: Database, queues: Sequence[str]) -> dict[str, tuple[bool, bool]]:
-    """For each queue whether it has ready tickets, and whether it has suspects."""
-    rows = await database.once("have_ready", {"queues": arrays.texts(queues)})
-    return {row.name: (row.ready, row.suspect) for row in rows}
+async def waiting(database: Database, queue: str, ranks: Ranks = EVERY_RANK) -> tuple[bool, bool]:
+    """Whether a queue has ready tickets in these ranks, and whether it has suspects."""
+    [row] = await database.once("have_ready", _where(queue, ranks))
+    return row.ready, row.suspect
+
+
+def _where(queue: str, ranks: Ranks) -> dict[str, Any]:
+    return {"queue": queue, "low": ranks.low, "high": ranks.high}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -42,6 +42,10 @@ class PublishOutcome:
         return sum(result.created for result in self.results)
 
 
+Condition = Callable[[Connection], Awaitable[bool]]
+"""A step of the caller's own, first in the transaction that stores jobs; they are stored only if it says so."""
+
+
 async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
     """Stores `jobs`, all or (on error) none, and has them on disk when it returns.
 
@@ -49,34 +53,58 @@ async def publish(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> P
 
     Two jobs of one id in the list: the first is stored, the second meets it.
     """
+    async with database.connection() as connection:
+        return await _publish(database, connection, queue, jobs)
+
+
+async def publish_if(
+    database: Database, queue: Queue, jobs: Sequence[NewJob], condition: Condition
+) -> PublishOutcome | None:
+    """Stores `jobs` as `publish` or `publish_keyed` do, in one transaction with `condition`; None if that says no."""
+    store = _publish_keyed if minds_keys(queue, jobs) else _publish
+    async with database.transaction() as connection:
+        return await store(database, connection, queue, jobs) if await condition(connection) else None
+
+
+def minds_keys(queue: Queue, jobs: Iterable[NewJob]) -> bool:
+    """Whether storing the jobs takes `publish_keyed`."""
+    return queue.guarded or not all(job.plain for job in jobs)
+
+
+async def _publish(database: Database, connection: Connection, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
     unique = _first_of_each_id(jobs)
     params = _rows(queue, unique.values()) | {
         "starts": arrays.timestamps(job.start_after for job in unique.values()),
         "delays": arrays.int8s(job.start_in_ms for job in unique.values()),
     }
-    async with database.connection() as connection:
-        row, taken_back = await _store(database, connection, "publish", params, queue, unique.values())
-        if row.guarded:
-            raise QueueChanged
-        stored = unique.keys() if row.ids is None else set(row.ids)
-        return PublishOutcome(await _results(database, connection, queue, jobs, unique, stored - taken_back))
+    row, taken_back = await _store(database, connection, "publish", params, queue, unique.values())
+    if row.guarded:
+        raise QueueChanged
+    stored = unique.keys() if row.ids is None else set(row.ids)
+    return PublishOutcome(await _results(database, connection, queue, jobs, unique, stored - taken_back))
 
 
 async def publish_keyed(database: Database, queue: Queue, jobs: Sequence[NewJob]) -> PublishOutcome:
     """Stores `jobs` as `publish` does, and minds their keys and the gates of `queue`."""
+    async with database.transaction() as connection:
+        return await _publish_keyed(database, connection, queue, jobs)
+
+
+async def _publish_keyed(
+    database: Database, connection: Connection, queue: Queue, jobs: Sequence[NewJob]
+) -> PublishOutcome:
     params = {
         "queue": queue.name,
         "hours": DEDUPLICATION_HOURS,
         "jobs": Jsonb([_item(job, job.options.over(queue.options)) for job in jobs]),
     }
-    async with database.transaction() as connection:
-        refused = {row.n: row for row in await database.run(connection, "publish_keyed", params)}
-        before: dict[UUID, str] = {}
-        known = [row.met for row in refused.values() if row.outcome == NotCreated.DUPLICATE_ID]
-        if known:
-            lookup = {"queue": queue.name, "ids": arrays.uuids(known)}
-            for row in await database.run(connection, "published_before", lookup):
-                before.setdefault(row.id, row.data)
+    refused = {row.n: row for row in await database.run(connection, "publish_keyed", params)}
+    before: dict[UUID, str] = {}
+    known = [row.met for row in refused.values() if row.outcome == NotCreated.DUPLICATE_ID]
+    if known:
+        lookup = {"queue": queue.name, "ids": arrays.uuids(known)}
+        for row in await database.run(connection, "published_before", lookup):
+            before.setdefault(row.id, row.data)
     results = []
     for place, job in enumerate(jobs, 1):
         row = refused.get(place)

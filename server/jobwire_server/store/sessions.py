@@ -9,8 +9,9 @@ from uuid import UUID
 from jobwire_server.domain.errors import SessionLost, SessionTakenOver
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.limits import SUSPECT_LOSSES
+from jobwire_server.domain.shares import Share
 
-from . import arrays
+from . import arrays, listing
 from .archive import with_partitions
 from .database import Connection, Database
 from .settling import Ending, end_leases
@@ -24,14 +25,24 @@ class SessionTerms:
     queues: tuple[str, ...]
     max_in_flight: int
     grace_ms: int
+    shares: tuple[Share, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a renewal says of a session: its epoch here, its credits, and for how long it has had no stream."""
+
+    epoch: int
+    max_in_flight: int
+    away_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
     """A session taken over.
 
-    Its epoch, who owned it, the leases that go on (and which of them are suspects), the handles that are lost, and the
-    queues to which something was given back.
+    Its epoch, who owned it, the leases that go on (and which of them are suspects), the handles that are lost, the
+    queues to which something was given back, and whether its client is asked to leave.
     """
 
     epoch: int
@@ -39,6 +50,7 @@ class Resumed:
     held: dict[Handle, bool]
     lost: list[Handle]
     given_back: dict[str, int]
+    quiet: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,7 @@ async def resume_session(
             going_on,
             [handle for handle in held if handle not in going_on],
             given_back,
+            rows[0].quiet,
         )
 
     return await with_partitions(database, work)
@@ -146,10 +159,22 @@ async def find_owner(database: Database, session_id: UUID) -> UUID | None:
     return rows[0].owner if rows else None
 
 
-async def renew(database: Database, connection: Connection, replica: UUID, epochs: Mapping[UUID, int]) -> set[UUID]:
-    """Raises the counters of sessions of the given epochs; returns those that still are this replica's."""
-    params = {"ids": arrays.uuids(epochs), "epochs": arrays.int8s(epochs.values()), "replica": replica}
-    return {row.id for row in await database.run(connection, "renew_sessions", params)}
+async def renew(
+    database: Database, connection: Connection, replica: UUID, renewals: Mapping[UUID, Renewal]
+) -> dict[UUID, bool]:
+    """Raises the counters of sessions of the given epochs.
+
+    Returns those that still are this replica's, and for each whether its client is asked to leave.
+    """
+    said = renewals.values()
+    params = {
+        "replica": replica,
+        "ids": arrays.uuids(renewals),
+        "epochs": arrays.int8s(renewal.epoch for renewal in said),
+        "credits": arrays.int4s(renewal.max_in_flight for renewal in said),
+        "aways": arrays.int8s(-1 if renewal.away_ms is None else renewal.away_ms for renewal in said),
+    }
+    return {row.id: row.quiet for row in await database.run(connection, "renew_sessions", params)}
 
 
 async def park(database: Database, replica: UUID, grace_ms: int) -> None:
@@ -169,4 +194,5 @@ def _columns(terms: SessionTerms) -> dict[str, object]:
         "queues": arrays.texts(terms.queues),
         "max_in_flight": terms.max_in_flight,
         "grace_ms": terms.grace_ms,
+        "shares": listing.shares_text(terms.shares),
     }

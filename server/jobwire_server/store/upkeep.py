@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from jobwire_server.domain.errors import LockTimeout
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import StopReason
 from jobwire_server.domain.limits import SUSPECT_LOSSES
+from jobwire_server.domain.shares import Ranks
 
 from . import arrays
 from .archive import with_partitions
@@ -27,24 +29,39 @@ async def promote_due(database: Database) -> dict[str, bool]:
     return {row.queue: row.gated for row in await database.once("promote_due", {"limit": _AT_ONCE})}
 
 
+class Look(NamedTuple):
+    """Where to look for jobs that no signal told of."""
+
+    queue: str
+    ranks: Ranks
+
+
 @dataclass(frozen=True, slots=True)
 class Due:
     """What is there to be done.
 
-    The queues with tickets among those asked for; milliseconds until the next scheduled job, None if there is none;
-    whether a claim is due; the queues whose gates are to be looked at.
+    Where there are tickets, of what was asked for; milliseconds until the next scheduled job, None if there is none;
+    whether a claim is due; the queues whose gates are to be looked at; milliseconds until a schedule is due, None if
+    none is to be.
     """
 
-    ready: Sequence[str]
+    ready: Sequence[Look]
     job_in_ms: int | None
     claim: bool
     gates: Sequence[str]
+    schedule_in_ms: int | None
 
 
-async def next_due(database: Database, queues: Sequence[str] = ()) -> Due:
+async def next_due(database: Database, looks: Sequence[Look] = ()) -> Due:
     """What is due, and what next."""
-    [row] = await database.once("next_due", {"queues": arrays.texts(queues)})
-    return Due(row.ready, row.job_in_ms, row.claim, row.gates)
+    params = {
+        "queues": arrays.texts(look.queue for look in looks),
+        "lows": arrays.int4s(look.ranks.low for look in looks),
+        "highs": arrays.int4s(look.ranks.high for look in looks),
+    }
+    [row] = await database.once("next_due", params)
+    found = [looks[place - 1] for place in row.ready]
+    return Due(found, row.job_in_ms, row.claim, row.gates, row.schedule_in_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
--- Takes the first suspect job of one queue, alone, for one session; otherwise as `claim`.
+-- Takes the first suspect job of one queue that is in some ranks, alone, for one session; otherwise as `claim`.
 WITH party AS MATERIALIZED (
     SELECT s.id, s.epoch, s.worker FROM jobwire.session s WHERE s.id = %(session)s AND s.epoch = %(epoch)s AND s.owner = %(replica)s
         AND (SELECT q.claim_kind FROM jobwire.queue q WHERE q.name = %(queue)s) = %(kind)s FOR SHARE
 ), taken AS (
     DELETE FROM jobwire.ready r WHERE r.ctid = ANY (ARRAY(
-        SELECT t.ctid FROM jobwire.ready t WHERE t.queue = %(queue)s AND t.suspect
+        SELECT t.ctid FROM jobwire.ready t WHERE t.queue = %(queue)s AND t.rank BETWEEN %(low)s::int4 AND %(high)s::int4 AND t.suspect
         ORDER BY t.rank, t.seq LIMIT (SELECT count(*) FROM party) FOR UPDATE SKIP LOCKED))
     RETURNING r.queue, r.rank, r.seq, r.id
 ), picked AS MATERIALIZED (
