@@ -1,4 +1,4 @@
-"""Keys, groups and limits over two replicas: what one does lets the other go on, by signal or, failing that, by the floor.
+"""Keys, groups and limits over two replicas: what one does lets the other go on, by signal or else by the floor.
 
 Where the poll is so slow that it never comes, what arrives was told of.
 """
@@ -16,8 +16,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from jobwire_server.broker import gatekeeper
 from jobwire_server.broker.broker import Broker
 from jobwire_server.broker.messages import Ack
+from jobwire_server.domain.errors import DatabaseUnavailable
 from jobwire_server.domain.jobs import AckItem, Complete, Delivery, Fail, Labels
 from jobwire_server.domain.queues import Policy, Queue, QueueLimits, QueuePatch, Rate
 from tests.broker.conftest import Worker, publish, subscription, until
@@ -103,11 +105,9 @@ async def test_limits_hold_over_both_replicas(
     order: dict[str, list[UUID]] = defaultdict(list)
 
     async def run(worker: Worker) -> None:
-        done = 0
         while True:
-            await until(lambda: len(worker.deliveries) > done, 100)
-            batch = worker.deliveries[done:]
-            done += len(batch)
+            await until(lambda: worker.deliveries, 100)
+            batch, worker.deliveries = worker.deliveries, []
             for delivery in batch:
                 gate = gate_of(ids[delivery.handle.job_id])
                 running[gate] += 1
@@ -182,22 +182,12 @@ async def test_what_a_dead_replica_did_not_see_to_is_found(
         running = holder.deliveries[0]
         monkeypatch.setattr(dying._gatekeeper, "poke", lambda _: None)
         monkeypatch.setattr(dying._signals, "tell_queue", lambda *_: None)
-        if holder is second:
-            await second.broker.ack(Ack(second.opened.session_id, (), second.sequence, max_in_flight=0))
-        else:
-            await first.broker.ack(Ack(first.opened.session_id, (), first.sequence, max_in_flight=0))
-        item = AckItem(running.handle, Complete(None))
-        await dying.ack(Ack(holder.opened.session_id, (item,), holder.sequence))
+        await leave(holder, running, dying)
         await job_of(waiting)
     assert await sql("SELECT count(*) FROM gate_event") == [(0,)]
 
 
-async def test_a_look_at_the_gates_that_failed_is_made_again(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from jobwire_server.broker import gatekeeper
-    from jobwire_server.domain.errors import DatabaseUnavailable
-
+async def test_a_look_at_the_gates_that_failed_is_made_again(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = await replica()
     await broker.queues.create(Queue("work", policy=Policy.SINGLETON))
     admit, failures = gatekeeper.gates.admit, 0
@@ -321,6 +311,28 @@ async def test_new_limits_hold_on_the_other_replica(pair: tuple[Broker, Broker],
         await job_of(worker, may)
         await calm(pair[1])
         assert len(worker.deliveries) == may
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [QueueLimits(max_active=3), QueueLimits(max_active=1, group_max_active=2), QueueLimits()],
+    ids=["limited", "limited and gated", "none"],
+)
+async def test_new_limits_that_nobody_told_of_are_found(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, limits: QueueLimits
+) -> None:
+    """A replica goes on by the old ones until it looks, and then it does look."""
+    changing, working = await replica(), await replica()
+    before = QueueLimits() if limits.max_active else QueueLimits(max_active=1)
+    await changing.queues.create(Queue("work", limits=before))
+    async with Worker(working, subscription(credits=10)) as worker:
+        await calm(working)
+        monkeypatch.setattr(changing._signals, "tell_queue", lambda *_: None)
+        await changing.change_queue("work", QueuePatch(limits=limits))
+        await publish(changing, 3, labels=LABELS)
+        for place in (1, 2, 3):
+            delivery = await job_of(worker, place)
+            await worker.ack(delivery.handle)
 
 
 async def test_a_limit_that_is_set_holds_at_once_on_the_other_replica(pair: tuple[Broker, Broker]) -> None:

@@ -137,11 +137,19 @@ class _Lane:
 
 
 class Dispatcher:
-    """All lanes of this replica."""
+    """All lanes of this replica. `on_given_back(queue)` is called when leases ended that nobody heard of."""
 
-    def __init__(self, database: Database, replica: UUID, stats: Stats, known: Callable[[str], Queue | None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        replica: UUID,
+        stats: Stats,
+        known: Callable[[str], Queue | None],
+        on_given_back: Callable[[str], None],
+    ) -> None:
         self._database = database
         self._known = known
+        self._on_given_back = on_given_back
         self._replica = replica
         self._stats = stats
         self._lanes: dict[str, _Lane] = {}
@@ -505,6 +513,7 @@ class Dispatcher:
         else:
             del self._doubtful[lane.queue]
         self.wake(lane.queue, from_start=True, suspects=True)
+        self._on_given_back(lane.queue)
         return True
 
 
