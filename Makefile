@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help setup protos run demo test chaos mutants bounded soak bench bench-peers lint format requirements grpcurl clean
+.PHONY: help setup protos run demo test chaos model mutants bounded soak bench bench-peers lint format requirements grpcurl clean
 
 PYTHON ?= python3
 GRPCURL_VERSION := v1.9.4
@@ -37,6 +37,9 @@ test: $(STUBS)  ## run the tests, two files at a time; ARGS="-k resume" narrows 
 
 chaos: $(STUBS)  ## draw faults and load from a seed, and check every promise; ARGS="--help" says what can be set
 	@exec python -m tests.chaos $(ARGS)
+
+model: $(STUBS)  ## drive two replicas' store and a small model side by side, for STEPS=200000 random steps
+	@exec python -m tests.model --steps $(or $(STEPS),200000) $(ARGS)
 
 mutants: $(STUBS)  ## break each promise of docs/promises.md and see its tests fail; ARGS="--only NAME" takes one
 	@exec python -m tests.mutants $(ARGS)

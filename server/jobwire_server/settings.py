@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "JOBWIRE_"
 
-_CLIENT_VARIABLES = frozenset({"JOBWIRE_SERVER"})
+_CLIENT_VARIABLES = frozenset({"JOBWIRE_SERVER", "JOBWIRE_ACTOR"})
 """Ours too, but read by those who call the server."""
 
 _DATABASE_VARIABLES = ("JOBWIRE_DATABASE_URL", "DATABASE_URL")

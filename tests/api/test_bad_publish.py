@@ -10,8 +10,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobwire.v1.admin_service_pb2 import CreateQueueRequest, Queue
-from jobwire.v1.job_pb2 import JobOptions
+from jobwire.v1.admin_service_pb2 import QUEUE_POLICY_KEY_STRICT_FIFO, CreateQueueRequest, Queue
+from jobwire.v1.job_pb2 import JobGroup, JobOptions
 from jobwire.v1.queue_service_pb2 import JobSpec, PublishRequest
 
 from .conftest import Api, Eye
@@ -169,6 +169,25 @@ BAD_FIELDS = {
     "header name NUL": (second(headers={"a\0": "x"}), "jobs[1].headers", "none of them NUL"),
     "header value long": (second(headers={"n": "x" * 1_001}), "jobs[1].headers['n']", "1,000 characters; got 1,001"),
     "header value NUL": (second(headers={"n": "\0"}), "jobs[1].headers['n']", "NUL"),
+    "key long": (second(key="k" * 201), "jobs[1].key", "at most 200 characters; got 201"),
+    "key NUL": (second(key="a\0"), "jobs[1].key", "NUL"),
+    "group without id": (second(group=JobGroup(tier="gold")), "jobs[1].group.id", "must be set"),
+    "group long": (second(group=JobGroup(id="g" * 201)), "jobs[1].group.id", "at most 200 characters; got 201"),
+    "group NUL": (second(group=JobGroup(id="\0")), "jobs[1].group.id", "NUL"),
+    "tier long": (second(group=JobGroup(id="g", tier="t" * 201)), "jobs[1].group.tier", "at most 200"),
+    "tier NUL": (second(group=JobGroup(id="g", tier="\0")), "jobs[1].group.tier", "NUL"),
+    "dead_letter": (options(dead_letter="a.b"), "jobs[1].options.dead_letter", "1 to 63 letters"),
+    **{
+        f"{name} {what}": (second(**{name: Duration(seconds=seconds, nanos=nanos)}), f"jobs[1].{name}", rule)
+        for name in ("throttle", "debounce", "unique_for")
+        for what, seconds, nanos, rule in (
+            ("0", 0, 0, "1 ms to 365 days; got 0 s"),
+            ("hair below", 0, 999_999, "1 ms to 365 days"),
+            ("negative", -60, 0, "got -60 s"),
+            ("above", 365 * DAY, 1, "365 days"),
+            ("nanos", 2, -5, "no valid Duration"),
+        )
+    },
     "retry_limit -1": (options(retry_limit=-1), "jobs[1].options.retry_limit", "0 to 1,000; got -1"),
     "retry_limit 1001": (options(retry_limit=1_001), "jobs[1].options.retry_limit", "got 1,001"),
     "retry_limit int32": (options(retry_limit=2**31 - 1), "jobs[1].options.retry_limit", "got 2,147,483,647"),
@@ -210,12 +229,22 @@ async def test_what_is_just_allowed_is_stored(api: Api) -> None:
                 retention=Duration(seconds=3650 * DAY),
             )
         ),
+        JobSpec(key="é" * 200, group=JobGroup(id="ü" * 200, tier="ö" * 200), throttle=Duration(nanos=1_000_000)),
+        JobSpec(key="another", unique_for=Duration(seconds=365 * DAY)),
         JobSpec(options=JobOptions(retry_limit=0, expire_in=Duration(seconds=1), retention=Duration())),
     ]
     answer = await api.queue.Publish(publish(*edges, queue="x" * 63))
     assert [result.created for result in answer.results] == [True] * len(edges)
     answer = await api.queue.Publish(PublishRequest(queue="-_9", jobs=[JobSpec()] * 1_000))
     assert len({result.job_id for result in answer.results}) == 1_000
+
+
+async def test_a_queue_that_keeps_the_order_of_keys_takes_no_job_without_one(api: Api, shared_eye: Eye) -> None:
+    queue = Queue(name="ordered", policy=QUEUE_POLICY_KEY_STRICT_FIFO)
+    await api.admin.CreateQueue(CreateQueueRequest(queue=queue))
+    answer = await refusal(api, shared_eye, publish(JobSpec(key="k"), JobSpec(), queue="ordered"))
+    assert (answer.reason, answer.place) == ("INVALID_ARGUMENT", "jobs[1].key")
+    await api.queue.Publish(publish(JobSpec(key="k"), queue="ordered"))
 
 
 async def test_a_request_of_more_than_3_mib(api: Api, shared_eye: Eye) -> None:

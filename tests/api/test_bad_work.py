@@ -126,6 +126,13 @@ def progress(fraction: float) -> Message:
     return Extend(progress=Progress(fraction=fraction))
 
 
+def checkpoint(text: str) -> Message:
+    return Extend(progress=Progress(checkpoint=text))
+
+
+CHECKPOINT = "items[1].extend.progress.checkpoint"
+
+
 BAD_OUTCOMES: dict[str, tuple[Message | None, str, str]] = {
     "none": (None, "items[1]", "one of `complete`, `fail`, `release` and `extend`"),
     "output no JSON": (Complete(output="done"), "items[1].complete.output", "not JSON"),
@@ -143,6 +150,12 @@ BAD_OUTCOMES: dict[str, tuple[Message | None, str, str]] = {
     "fraction inf": (progress(float("inf")), "items[1].extend.progress.fraction", "0 to 1; got inf"),
     "fraction below": (progress(-0.1), "items[1].extend.progress.fraction", "got -0.1"),
     "fraction above": (progress(1.1), "items[1].extend.progress.fraction", "got 1.1"),
+    "checkpoint no JSON": (checkpoint("page 7"), CHECKPOINT, "not JSON"),
+    "checkpoint blank": (checkpoint(" "), CHECKPOINT, "not JSON"),
+    "checkpoint NUL": (checkpoint(r'"\u0000"'), CHECKPOINT, r"\u0000"),
+    "checkpoint NaN": (checkpoint("NaN"), CHECKPOINT, "not JSON"),
+    "checkpoint deep": (checkpoint("[" * 65 + "]" * 65), CHECKPOINT, "64 levels"),
+    "checkpoint number": (checkpoint("0." + "0" * 1_000), CHECKPOINT, "1,000 digits"),
 }
 
 
@@ -184,6 +197,13 @@ async def test_ack_with_too_large_an_output(held: Worker) -> None:
     request = AckRequest(items=[item(first, Fail()), item(second, large)])
     words = "is 65,538 bytes, the queue allows 65,536; store the content elsewhere"
     assert await ack_refused(held, request, "items[1].complete.output", words) == "DATA_TOO_LARGE"
+
+
+async def test_ack_with_too_large_a_checkpoint(held: Worker) -> None:
+    """The bound is its own, whatever the queue allows for payloads."""
+    first, second = held.deliveries
+    request = AckRequest(items=[item(first, Fail()), item(second, checkpoint('"' + "x" * 65_535 + '"'))])
+    assert await ack_refused(held, request, CHECKPOINT, "is 65,537 bytes, ") == "DATA_TOO_LARGE"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 QUEUES = ("fuzz", "fuzz-2", "Other_Queue")
 IDS = tuple(str(UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0000 + n)) for n in range(6))
+KEYS = ("red", "green", "a key of \U0001f600")
+"""Few, so that jobs of a key meet."""
 HANDLES = tuple(f"<handle {n}>" for n in range(4))
 SESSIONS = tuple(f"<session {n}>" for n in range(2))
 JSON = ("null", "{}", '{"a": [1, 2.5e-3, true, "é"]}', "[" * 64 + "]" * 64, '"' + "x" * 60_000 + '"')
@@ -44,6 +46,9 @@ NASTY = (
 _FITTING: dict[str, Sequence[str]] = {
     "queue": QUEUES,
     "queues": QUEUES,
+    "dead_letter": QUEUES,
+    "key": KEYS,
+    "tier": KEYS,
     "name": QUEUES,
     "id": IDS,
     "job_id": IDS,
@@ -51,12 +56,17 @@ _FITTING: dict[str, Sequence[str]] = {
     "handle": HANDLES,
     "held": HANDLES,
     "session_id": SESSIONS,
-    "page_token": IDS,
+    "ids": IDS,
+    "destination": QUEUES,
+    "page_token": (*IDS, *[""] * 6),
+    "confirmation": ("", "", "", "x"),
+    "data_contains": JSON,
     "line": CRON_LINES,
     "time_zone": ("", "UTC", "Europe/Berlin", "Australia/Lord_Howe"),
     "known_revision": ("1.1.0", "2.1.1", "3"),
     "data": JSON,
     "output": JSON,
+    "checkpoint": JSON,
 }
 """What fits into a field of text, by its name; others take any."""
 
@@ -82,7 +92,9 @@ def _numbers(of: FieldDescriptor, *, odd: bool) -> st.SearchStrategy[int]:
         return st.integers(60_002, 524_288)
     if of.name == "max_depth":
         return st.sampled_from([0, 1_000_000])
-    return st.integers(1, 7 if of.type == FieldDescriptor.TYPE_ENUM else 70)
+    if of.type == FieldDescriptor.TYPE_ENUM:
+        return st.sampled_from([value.number for value in of.enum_type.values if value.number])
+    return st.integers(1, 70)
 
 
 def _values(of: FieldDescriptor, oddity: int, *, odd: bool) -> st.SearchStrategy[Any]:

@@ -26,6 +26,7 @@ from jobwire_server.domain.jobs import (
     Release,
     StopReason,
 )
+from jobwire_server.domain.operations import JobFilter
 from jobwire_server.domain.queues import JobOptionsPatch
 
 from .conftest import Worker, jobs, publish, subscription, until
@@ -152,11 +153,8 @@ async def test_a_token_is_good_for_its_own_jobs_alone(broker: Broker) -> None:
     await publish(broker, 3)
     async with Worker(broker, subscription(credits=1)) as one, Worker(broker, subscription(credits=1)) as other:
         [mine], [theirs] = await one.receive(1), await other.receive(1)
-        waiting = next(
-            job.id
-            for job in await broker.list_jobs("work", [JobState.CREATED], None, 10)
-            if job.state is JobState.CREATED
-        )
+        created = JobFilter(states=frozenset({JobState.CREATED}))
+        [waiting] = [job.id for job in (await broker.operations.list_jobs("work", created, None, 10)).jobs]
         for job_id in (theirs.handle.job_id, waiting):
             for outcome in (Complete(None), FAIL, Release(None), Extend(1_000, None)):
                 [result] = await one.ack(

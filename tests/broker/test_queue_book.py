@@ -31,14 +31,14 @@ async def test_outdated_queues_in_use_are_looked_at_together(
     names = {f"q{number}" for number in range(20)}
     for name in names:
         await book.for_publish(name)
-    monkeypatch.setattr(queue_book, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(queue_book, "FRESH_SECONDS", 0.0)
     async with database.connection() as connection:
         await connection.execute(f'UPDATE "{schema}".queue SET max_depth = 7')
         await connection.execute(f"DELETE FROM \"{schema}\".queue WHERE name = 'q9'")
     looks.clear()
     await book.find("q0")
     assert looks == [names]
-    monkeypatch.setattr(queue_book, "_FRESH_SECONDS", 60.0)
+    monkeypatch.setattr(queue_book, "FRESH_SECONDS", 60.0)
     looks.clear()
     assert {(await book.find(name)).max_depth for name in names - {"q9"}} == {7} and looks == []
     with pytest.raises(QueueNotFound):
@@ -51,7 +51,7 @@ async def test_queues_that_nobody_asks_for_are_not_looked_at(
     book = QueueBook(database, create=True)
     await book.for_publish("used")
     await book.for_publish("left")
-    monkeypatch.setattr(queue_book, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(queue_book, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(queue_book, "_IN_USE_SECONDS", 0.0)
     looks.clear()
     await book.find("used")

@@ -24,7 +24,7 @@ from jobwire_server.domain.errors import (
     QueueNotFound,
     ScheduleNotFound,
 )
-from jobwire_server.domain.jobs import NewJob
+from jobwire_server.domain.jobs import Labels, NewJob, NotCreated
 from jobwire_server.domain.queues import JobOptionsPatch, Queue, QueuePatch
 from jobwire_server.domain.schedules import Every, MissedRuns, Once, ScheduleSpec, ScheduleState, Timing
 from tests.conftest import Postgres
@@ -378,3 +378,30 @@ async def test_a_clock_that_is_put_back_brings_no_due_time_back(replica: Replica
     await broker.schedules.pause("tick")
     assert (await broker.schedules.resume("tick")).next_run_at > ahead
     assert (await broker.schedules.put(spec(SECONDLY)))[0].next_run_at > ahead
+
+
+async def test_a_job_that_stands_in_the_way(replica: Replica, sql: Sql) -> None:
+    """Of a job that is to be unique for an hour only the first is stored; the schedule says so, and goes on."""
+    broker = await replica(poll_interval_ms=60_000)
+    job = NewJob(UUID(int=0), "1", labels=Labels(key="k", unique_ms=3_600_000))
+    await broker.schedules.put(replace(spec(every(600), missed=MissedRuns.ALL), job=job))
+    first = await fall_behind(sql, 1_250)
+    assert await broker.schedules.run_due()
+    now = await broker.schedules.get("tick")
+    [stored] = await sql("SELECT id, key FROM live_job")
+    assert await dues(sql) == [first] and stored["key"] == "k"
+    assert (now.runs, now.last_job_id) == (1, stored["id"]) and now.next_run_at > datetime.now(UTC)
+    assert now.last_error == f"the queue did not take the job: NOT_UNIQUE, job {stored['id']} stands in its way"
+    refused = await broker.schedules.run("tick", uuid4(), repeatable=True)
+    assert (refused.created, refused.reason, refused.met) == (False, NotCreated.NOT_UNIQUE, stored["id"])
+
+
+async def test_a_schedule_of_a_newer_server_holds_up_no_other(replica: Replica, sql: Sql) -> None:
+    broker = await replica(poll_interval_ms=60_000)
+    await broker.schedules.put(spec(SECONDLY, "new"))
+    await broker.schedules.put(spec(SECONDLY, "old"))
+    await sql("UPDATE schedule SET job = job || '{\"colour\": 1}' WHERE name = 'new'")
+    await sql("UPDATE schedule SET look_at = clock_timestamp(), next_run_at = date_trunc('second', clock_timestamp())")
+    assert not await broker.schedules.run_due()
+    assert (await broker.schedules.get("old")).runs >= 1
+    assert await dues(sql, "new") == []

@@ -16,7 +16,8 @@ from jobwire_server.broker import dispatcher
 from jobwire_server.broker.broker import Broker
 from jobwire_server.broker.messages import Resume, Subscription
 from jobwire_server.domain.errors import DatabaseUnavailable
-from jobwire_server.domain.jobs import Fail, JobState
+from jobwire_server.domain.handles import Handle
+from jobwire_server.domain.jobs import AckStatus, Fail, JobState
 from jobwire_server.domain.shares import Share
 from jobwire_server.store import claiming, publishing, settling
 
@@ -224,6 +225,34 @@ async def test_credits_and_limits_are_never_exceeded(replica: Replica) -> None:
     assert session is not None
     await until(lambda: not session.in_flight)
     assert session.reserved == 0
+
+
+async def test_limits_hold_while_a_session_goes_from_replica_to_replica(replica: Replica) -> None:
+    brokers = [await replica(), await replica()]
+    ids = [job_id for queue in ("a", "b") for job_id in await publish(brokers[0], 80, queue)]
+    worker = Worker(brokers[0], shared(Share("a", 2, max_in_flight=2), Share("b"), credits=5))
+    held: dict[Handle, None] = {}
+    done: list[UUID] = []
+    for turn in range(1_000):
+        async with worker:
+            while len(done) < len(ids):
+                await until(lambda: held or worker.deliveries)  # noqa: B023
+                held |= dict.fromkeys(delivery.handle for delivery in worker.deliveries)
+                worker.deliveries.clear()
+                assert len(held) <= 5
+                assert sum(handle.queue == "a" for handle in held) <= 2
+                settled = list(held)[: 1 + len(done) % 3]
+                results = await worker.ack(*settled, at=brokers[len(done) % 2])
+                assert all(result.status is AckStatus.APPLIED for result in results)
+                done += [handle.job_id for handle in settled]
+                held = {handle: None for handle in held if handle not in settled}
+                if len(done) % 5 == 0:
+                    break
+        held |= dict.fromkeys(delivery.handle for delivery in worker.deliveries)
+        if len(done) == len(ids):
+            break
+        worker = worker.resume(*held, at=brokers[turn % 2])
+    assert sorted(done) == sorted(ids)
 
 
 @pytest.mark.parametrize("handed_over", [False, True])

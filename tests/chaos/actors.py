@@ -26,7 +26,19 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 import grpc.aio
 
-from jobwire import Client, FailForGood, Job, JobOptions, JobState, JobwireError, NewJob, ReleaseJob, RetryIn, Worker
+from jobwire import (
+    Client,
+    FailForGood,
+    Job,
+    JobOptions,
+    JobState,
+    JobwireError,
+    NewJob,
+    QueueShare,
+    ReleaseJob,
+    RetryIn,
+    Worker,
+)
 from jobwire.connection import Connection
 from jobwire.convert import spec_from
 from jobwire.v1 import queue_service_pb2 as pb
@@ -125,6 +137,8 @@ class WorkerPart:
     heartbeat: float
     grace: float
     block_seconds: float = 10.0
+    shared: bool = False
+    """Whether its queues share one session, each with a limit and a weight of its own."""
 
     async def run(self, target: str, record: Record) -> None:
         worker = Worker(
@@ -136,8 +150,12 @@ class WorkerPart:
         )
         # In the main thread, where the event loop is.
         signal.signal(BLOCK_SIGNAL, lambda *_: time.sleep(self.block_seconds))
-        for queue in self.queues:
-            worker.handler(queue, concurrency=self.concurrency)(self._handler(record))
+        if self.shared:
+            shares = [QueueShare(queue, 3 * n + 1, self.concurrency) for n, queue in enumerate(self.queues)]
+            worker.handler(*shares, concurrency=self.concurrency + 1)(self._handler(record))
+        else:
+            for queue in self.queues:
+                worker.handler(queue, concurrency=self.concurrency)(self._handler(record))
         await worker.run()
 
     def _handler(self, record: Record) -> Any:

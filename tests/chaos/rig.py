@@ -173,7 +173,9 @@ class Rig:
                 "grace": self.graces.resume,
             }
             block = 4 * self.graces.heartbeat + 1
-            await self.add("worker", f"worker-{number}", rotate=number, **terms, block_seconds=block)
+            await self.add(
+                "worker", f"worker-{number}", rotate=number, **terms, block_seconds=block, shared=number % 2 == 0
+            )
         await self.add(
             "rogue",
             "rogue-1",

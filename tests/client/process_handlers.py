@@ -34,6 +34,11 @@ def handle(job: Job) -> object:  # noqa: C901
         case "stubborn":
             job.report(0.5)
             threading.Event().wait()
+        case "leave":
+            job.report(0.1, checkpoint={"page": 1})
+            job.report(0.2, checkpoint={"page": 2})
+            job.report(0.3, "and on")
+            raise ValueError("page 3")
         case "large":
             return "x" * 400_000
         case unknown:

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobwire import Client, DeadlineExceeded, InvalidArgument, JobOptions, NewJob, NotFound, Unavailable
+from jobwire import Client, DeadlineExceeded, Group, InvalidArgument, JobOptions, NewJob, NotFound, Unavailable
 from jobwire.convert import spec_from
 from jobwire.grouping import calls
+from jobwire.limits import JobLabels
 from jobwire.v1 import queue_service_pb2 as pb
 from jobwire.wire import MAX_CALL_BYTES
 from tests.client.scripted_server import CUT, RefusalError, ScriptedServer, all_stored
@@ -38,10 +39,15 @@ class FirstHangs:
         return all_stored(request)
 
 
+LABELS = JobLabels(key="k", group=Group("g"), throttle=1, debounce=2, unique_for=3)
+
+
 def test_a_new_job_is_a_plain_frozen_value() -> None:
     job_id = "0192d3a4-0000-7000-8000-000000000001"
     bare = NewJob({"n": 1}, job_id)
-    full = NewJob({"n": 1}, job_id, -5, datetime(2030, 1, 1, tzinfo=UTC), 7, {"a": "b"}, JobOptions(retry_limit=0))
+    full = NewJob(
+        {"n": 1}, job_id, -5, datetime(2030, 1, 1, tzinfo=UTC), 7, {"a": "b"}, JobOptions(retry_limit=0), **LABELS
+    )
     assert asdict(bare) == {
         "data": {"n": 1},
         "id": job_id,
@@ -50,11 +56,12 @@ def test_a_new_job_is_a_plain_frozen_value() -> None:
         "start_in": None,
         "headers": None,
         "options": None,
-    }
+    } | dict.fromkeys(LABELS)
     assert list(vars(full)) == [field.name for field in fields(NewJob)]
     assert bare == NewJob(data={"n": 1}, id=job_id) != full
     assert repr(NewJob(1, job_id)) == (
-        f"NewJob(data=1, id='{job_id}', priority=0, start_after=None, start_in=None, headers=None, options=None)"
+        f"NewJob(data=1, id='{job_id}', priority=0, start_after=None, start_in=None, headers=None, options=None, "
+        "key=None, group=None, throttle=None, debounce=None, unique_for=None)"
     )
     for job in (bare, full):
         assert replace(job) == pickle.loads(pickle.dumps(job)) == job
@@ -64,6 +71,8 @@ def test_a_new_job_is_a_plain_frozen_value() -> None:
     assert (changed.start_in, changed.headers, changed.id) == (0, {}, job_id)
     assert uuid.UUID(NewJob(1).id).version == 7
     assert NewJob(1).id != NewJob(1).id
+    with pytest.raises(TypeError, match="a job has no 'kye'"):
+        NewJob(1, kye="k")  # type: ignore[call-arg]
 
 
 async def test_all_fields_of_a_job_travel(server: ScriptedServer, client: Client) -> None:
@@ -309,7 +318,7 @@ def test_calls_keep_order_and_fit(sizes: list[int]) -> None:
         (NewJob({1: {2}}), "INVALID_ARGUMENT", "turn it into dict, list, str"),
         (NewJob(float("inf")), "INVALID_ARGUMENT", "no infinity"),
         (NewJob("\udfff"), "INVALID_ARGUMENT", "half a surrogate pair"),
-        (NewJob("x" * 600_000), "DATA_TOO_LARGE", "600002 bytes of JSON, but no queue takes more than 524288"),
+        (NewJob("x" * 600_000), "DATA_TOO_LARGE", "600002 bytes of JSON, but at most 524288 are taken"),
         (NewJob(1, start_after=datetime(2030, 1, 1)), "INVALID_ARGUMENT", "no time zone"),  # noqa: DTZ001
         (NewJob(1, start_after=datetime.now(UTC), start_in=1), "INVALID_ARGUMENT", "exclude each other"),
         (NewJob(1, start_in=float("inf")), "INVALID_ARGUMENT", "no span of time"),

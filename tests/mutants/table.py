@@ -88,14 +88,15 @@ def faults(promises: list[Promise]) -> Iterator[str]:
     for promise in promises:
         for test in promise.tests:
             file, _, name = test.partition("::")
-            if name not in _functions(file):
+            if name not in functions(file):
                 yield f"{test}: no such test"
     if page_table(promises) not in PAGE.read_text():
         yield "docs/promises.md says something else: put `python -m tests.mutants --table` in the place of its table"
 
 
 @cache
-def _functions(file: str) -> frozenset[str]:
+def functions(file: str) -> frozenset[str]:
+    """The names of a file's functions; none if there is no such file."""
     path = ROOT / file
     nodes = ast.parse(path.read_text()).body if path.exists() else []
     return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))

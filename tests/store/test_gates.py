@@ -498,6 +498,43 @@ async def test_turns_go_on_where_they_were_when_the_queue_ran_empty(desk: Make) 
     assert list(await work.take()) == ["a again 0", "b0", "a again 1", "b1", "a again 2", "b2"]
 
 
+async def test_a_turn_is_no_place_of_a_job_that_has_none(desk: Make) -> None:
+    work = await desk()
+    await work.publish(NewJob(uuid7(), '"before"', labels=Labels(group="a")))
+    await work.settle((await work.take())["before"], Release(0))
+    await change(work, QueuePatch(fair=True))
+    for number in range(3):
+        await work.put(f"b{number}", group="b")
+    # What came before there were turns is before all of them.
+    assert list(await work.take()) == ["before", "b0", "b1", "b2"]
+
+
+async def test_turns_of_different_priorities_are_different_places(desk: Make, sql: Sql) -> None:
+    work = await desk(fair=True)
+    jobs = [await work.put(f"{priority}", group="a", priority=priority) for priority in range(3)]
+    for handle in (await work.take()).values():
+        await work.settle(handle, Release(3_600_000))
+    assert {await work.state(job.id) for job in jobs} == {JobState.RETRY}
+    await sql("UPDATE scheduled SET start_after = now()")
+    assert await upkeep.promote_due(work.database) == {"work": True}
+    assert list(await work.take()) == ["2", "1", "0"]
+
+
+async def test_when_turns_end_what_waits_keeps_its_order_and_is_before_what_comes(desk: Make, sql: Sql) -> None:
+    work = await desk(fair=True)
+    for data in ("a0", "a1", "a2", "b0", "b1"):
+        await work.put(data, group=data[0])
+    running = await work.take(2)
+    assert list(running) == ["a0", "b0"]
+    await work.settle(running["b0"], Release(3_600_000))
+    await change(work, QueuePatch(fair=False))
+    await work.put("c0", group="c")
+    await work.settle(running["a0"], Release(0))
+    await sql("UPDATE scheduled SET start_after = now()")
+    await upkeep.promote_due(work.database)
+    assert list(await work.take()) == ["a0", "b0", "a1", "b1", "a2", "c0"]
+
+
 # Whatever ends a stay, and whatever dies on the way.
 
 
@@ -607,7 +644,7 @@ async def test_random_lives_at_the_gates(  # noqa: C901  (a life has many turns)
 
 
 async def change(work: Desk, patch: QueuePatch) -> None:
-    assert await queues.update_queue(work.database, "work", patch)
+    assert await queues.update_queue(work.database, "work", patch, "us")
     work.queue = (await queues.get_queues(work.database, ["work"]))["work"]
 
 
@@ -650,7 +687,7 @@ async def test_a_plain_publish_or_claim_of_who_has_not_heard_stores_and_takes_no
 async def test_nothing_of_a_paused_queue_is_claimed(desk: Make) -> None:
     work = await desk()
     await work.put("job")
-    await queues.pause_queue(work.database, "work", paused=True)
+    await queues.pause_queue(work.database, "work", "us", paused=True)
     assert await work.claim() == []
     want = claiming.Want(work.session, 1, uuid4(), 1)
     assert (await claiming.claim_limited(work.database, work.replica, "work", [want])).claimed == []
@@ -659,7 +696,7 @@ async def test_nothing_of_a_paused_queue_is_claimed(desk: Make) -> None:
         work.database, work.replica, work.queue, [NewJob(uuid7(), "1")], [want], claiming.EVERYTHING
     )
     assert (outcome.results[0].created, outcome.claimed) == (True, [])
-    await queues.pause_queue(work.database, "work", paused=False)
+    await queues.pause_queue(work.database, "work", "us", paused=False)
     assert len(await work.claim()) == 2
 
 
@@ -667,7 +704,7 @@ async def test_a_queue_with_jobs_that_have_no_key_cannot_keep_the_order_of_keys(
     work = await desk()
     await work.put("no key")
     with pytest.raises(QueueBusy):
-        await queues.update_queue(work.database, "work", QueuePatch(policy=Policy.KEY_STRICT_FIFO))
+        await queues.update_queue(work.database, "work", QueuePatch(policy=Policy.KEY_STRICT_FIFO), "us")
 
 
 # What it costs.

@@ -14,8 +14,20 @@ import pytest
 from psycopg.rows import dict_row
 
 from jobwire_server.domain.jobs import AckItem, Complete, Extend, Fail, JobState, NewJob, Progress
+from jobwire_server.domain.operations import JobFilter
 from jobwire_server.domain.queues import JobOptions, JobOptionsPatch, Queue
-from jobwire_server.store import archive, claiming, migrate, publishing, queues, reading, sessions, settling, upkeep
+from jobwire_server.store import (
+    archive,
+    claiming,
+    finding,
+    migrate,
+    publishing,
+    queues,
+    reading,
+    sessions,
+    settling,
+    upkeep,
+)
 from jobwire_server.store.database import Database
 from tests.conftest import Postgres, opened
 
@@ -146,7 +158,14 @@ async def test_every_column_survives_the_move_to_the_archive(
     }[how]
     common = live.keys() & archived.keys() - changed
     assert {name: archived[name] for name in common} == {name: live[name] for name in common}
-    assert live.keys() - archived.keys() == {"expires_at", "settled_token", "stop_at", "stop_reason", "gated"}
+    assert live.keys() - archived.keys() == {
+        "expires_at",
+        "settled_token",
+        "stop_at",
+        "stop_reason",
+        "gated",
+        "waits_since",
+    }
     assert len(archived["errors"]) == (2 if how == "fail" else 1)
     states = {"complete": JobState.COMPLETED, "fail": JobState.FAILED}
     assert archived["state"] == states.get(how, JobState.CANCELLED)
@@ -345,8 +364,12 @@ async def test_a_suspect_is_claimed_alone_and_never_among_others(database: Datab
 async def test_states_as_the_store_tells_them(database: Database, queue: Queue) -> None:
     await publishing.publish(database, queue, [NewJob(uuid4(), str(n)) for n in range(3)])
     await claim_all(database, 1)
-    jobs = await reading.list_jobs(database, "work", list(JobState), None, 10)
-    assert sorted(job.state for job in jobs) == [JobState.CREATED, JobState.CREATED, JobState.ACTIVE]
-    page = await reading.list_jobs(database, "work", [JobState.CREATED], None, 1)
-    rest = await reading.list_jobs(database, "work", [JobState.CREATED], page[0].id, 10)
-    assert len(page) == len(rest) == 1 and page[0].id > rest[0].id
+    async with database.reading() as connection:
+        everything = await finding.find(database, connection, "work", JobFilter(), None, 100, 10)
+        created = JobFilter(states=frozenset({JobState.CREATED}))
+        page = await finding.find(database, connection, "work", created, None, 100, 1)
+        rest = await finding.find(database, connection, "work", created, page.ended, 100, 10)
+    assert sorted(state for _, state in everything.found) == [JobState.CREATED, JobState.CREATED, JobState.ACTIVE]
+    assert len(page.found) == len(rest.found) == 1
+    assert page.found > rest.found
+    assert (everything.ended, rest.ended) == (None, None)

@@ -14,7 +14,23 @@ import pytest
 from jobwire_server import __version__
 from jobwire_server.cli import GRPC_EXPERIMENTS
 
-COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "schedules", "sessions", "demo", "version")
+COMMANDS = (
+    "serve",
+    "migrate",
+    "recover",
+    "publish",
+    "work",
+    "job",
+    "jobs",
+    "queues",
+    "schedules",
+    "sessions",
+    "actions",
+    "top",
+    "demo",
+    "version",
+)
+
 NOWHERE = "127.0.0.1:1"
 """Nobody listens there."""
 
@@ -105,7 +121,7 @@ def test_a_server_that_is_away_ends_every_call_with_4() -> None:
         (("publish", "mail", "{}"), ""),
         (("publish", "mail"), lines),
         (("job", job_id), ""),
-        (("job", job_id, "--cancel", "--queue", "mail"), ""),
+        (("jobs", "cancel", job_id, "--queue", "mail"), ""),
         (("queues",), ""),
         (("queues", "create", "mail", "--json"), ""),
     ]

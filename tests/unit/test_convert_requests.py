@@ -10,12 +10,13 @@ import pytest
 from google.protobuf.json_format import ParseDict
 
 from jobwire.v1 import admin_service_pb2, queue_service_pb2
-from jobwire_server.api import admin_requests, requests
+from jobwire_server.api import admin_requests, operation_requests, requests
 from jobwire_server.broker.messages import Ack, Subscription
 from jobwire_server.domain import limits
 from jobwire_server.domain.errors import DataTooLarge, InvalidArgument
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import Complete, Extend, Fail, JobState, NewJob, Progress, Release
+from jobwire_server.domain.operations import JobFilter, Place
 from jobwire_server.domain.queues import JobOptions, JobOptionsPatch
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -52,8 +53,8 @@ def item(**outcome: Any) -> dict[str, Any]:
     return {"handle": str(HANDLE)} | outcome
 
 
-def page_of_jobs(**fields: Any) -> admin_requests.JobPage:
-    return admin_requests.job_page(ParseDict({"queue": "mail"} | fields, admin_service_pb2.ListJobsRequest()))
+def page_of_jobs(**fields: Any) -> operation_requests.JobPage:
+    return operation_requests.job_page(ParseDict({"queue": "mail"} | fields, admin_service_pb2.ListJobsRequest()))
 
 
 def page_of_queues(**fields: Any) -> admin_requests.QueuePage:
@@ -183,7 +184,12 @@ def test_a_patch_says_only_what_the_request_says() -> None:
 def test_pages_have_the_documented_sizes() -> None:
     assert (page_of_jobs().size, page_of_queues().size) == (50, 100)
     page = page_of_jobs(page_size=500, page_token=ID, states=["JOB_STATE_FAILED", "JOB_STATE_BLOCKED"])
-    assert (page.size, page.before, page.states) == (500, UUID(ID), (JobState.FAILED, JobState.BLOCKED))
+    assert (page.size, page.place) == (500, Place("mail", UUID(ID)))
+    assert page.wanted == JobFilter(states=frozenset({JobState.FAILED, JobState.BLOCKED}))
+    # Of all queues, where a page ends within one or with it.
+    for place in (Place("mail", UUID(ID)), Place("mail")):
+        token = operation_requests.page_token(place, None)
+        assert page_of_jobs(queue="", page_token=token).place == place
     assert page_of_queues(page_size=1_000, page_token="mail") == admin_requests.QueuePage("mail", 1_000)
 
 
@@ -271,7 +277,7 @@ BROKEN: list[tuple[str, str, Callable[[], object]]] = [
     ("queue.options.expire_in", "1 s to 7 days", lambda: queue(options={"expire_in": "8000000s"})),
     ("page_size", "0 to 1,000; got -1", lambda: page_of_queues(page_size=-1)),
     ("page_token", "must be 1 to 63 letters", lambda: page_of_queues(page_token="a b")),
-    ("queue", "must be 1 to 63 letters", lambda: page_of_jobs(queue="")),
+    ("queue", "must be 1 to 63 letters", lambda: page_of_jobs(queue="a b")),
     ("page_size", "0 to 500; got 501", lambda: page_of_jobs(page_size=501)),
     ("page_token", "must be a UUID", lambda: page_of_jobs(page_token="2")),
     ("states[1]", "must be a state", lambda: page_of_jobs(states=["JOB_STATE_FAILED", 0])),

@@ -116,7 +116,12 @@ class Acker:
         self._work.set()
 
     def extend(
-        self, handle: str, *, progress: Progress | None = None, expire_in: float | None = None
+        self,
+        handle: str,
+        *,
+        progress: Progress | None = None,
+        checkpoint: str | None = None,
+        expire_in: float | None = None,
     ) -> asyncio.Future[None]:
         """Report that a delivery still runs. The future is done when that is answered, or of no interest any more."""
         waiter = self.loop.create_future()
@@ -128,7 +133,9 @@ class Acker:
         if before is not None:
             item.extend.CopyFrom(before.item.extend)
         if progress is not None:
-            item.extend.progress.CopyFrom(progress_message(progress))
+            if checkpoint is None and item.extend.progress.HasField("checkpoint"):
+                checkpoint = item.extend.progress.checkpoint
+            item.extend.progress.CopyFrom(progress_message(progress, checkpoint))
         if expire_in is not None:
             item.extend.expire_in.CopyFrom(to_duration(expire_in))
         self._extensions[handle] = _Extension(item, [*(before.waiters if before else ()), waiter])

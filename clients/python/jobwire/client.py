@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
@@ -15,6 +15,7 @@ from jobwire.admin import Admin
 from jobwire.connection import Connection
 from jobwire.convert import job_info_from, spec_from
 from jobwire.following import Following
+from jobwire.limits import JobLabels
 from jobwire.model import JobInfo, JobOptions, NewJob, Published
 from jobwire.publishing import Publisher
 from jobwire.v1.queue_service_pb2 import GetJobRequest
@@ -31,9 +32,18 @@ class Client:
         target: host and port; `dns:///host:50051` spreads calls over all addresses of the name.
         tls: credentials, for example `grpc.ssl_channel_credentials()`. None: no encryption.
         timeout: for each call, in seconds, repetitions and pauses included.
+        actor: for whom calls are made: the name in the record of what operators do. None: this program's address.
     """
 
-    def __init__(self, target: str, *, tls: grpc.ChannelCredentials | None = None, timeout: Seconds = 10.0) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: grpc.ChannelCredentials | None = None,
+        timeout: Seconds = 10.0,
+        actor: str | None = None,
+    ) -> None:
+        self._actor = actor
         self._target = target
         self._tls = tls
         self._timeout = in_seconds(timeout)
@@ -73,8 +83,9 @@ class Client:
         start_in: Seconds | None = None,
         headers: Mapping[str, str] | None = None,
         options: JobOptions | None = None,
+        **labels: Unpack[JobLabels],
     ) -> Published:
-        """Store one job; when this returns, it is on disk.
+        """Store one job; when this returns, it is on disk, or `created` is False and `reason` says why it is not.
 
         What many tasks publish to a queue at the same time shares calls, but not fate. The arguments are those of
         NewJob. Cancelling the call does not take the job back if it was on its way.
@@ -86,7 +97,7 @@ class Client:
             Unavailable, DeadlineExceeded: not within the timeout. The job may be stored; publishing it again with the
                 same id is safe.
         """
-        job = NewJob(data, id, priority, start_after, start_in, headers, options)
+        job = NewJob(data, id, priority, start_after, start_in, headers, options, **labels)
         return await self._publisher.publish(queue, spec_from(job))
 
     async def publish_many(
@@ -157,6 +168,6 @@ class Client:
             raise RuntimeError("this Client is closed: make a new one")
         if self._opened is None:
             # Not earlier: a channel belongs to the loop that runs when it is made.
-            connection = Connection(self._target, tls=self._tls)
+            connection = Connection(self._target, tls=self._tls, actor=self._actor)
             self._opened = connection, Publisher(connection, self._timeout)
         return self._opened

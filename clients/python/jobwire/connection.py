@@ -52,13 +52,24 @@ def channel_options(balancing: str = "round_robin") -> Sequence[tuple[str, int |
     )
 
 
+def actor_metadata(actor: str | None) -> tuple[tuple[str, str], ...] | None:
+    """What says for whom a call is made; metadata is ASCII."""
+    return None if actor is None else (("x-jobwire-actor", actor.encode("ascii", "replace").decode()),)
+
+
 class Connection:
     """One channel and its stubs."""
 
     def __init__(
-        self, target: str, *, tls: grpc.ChannelCredentials | None = None, balancing: str = "round_robin"
+        self,
+        target: str,
+        *,
+        tls: grpc.ChannelCredentials | None = None,
+        balancing: str = "round_robin",
+        actor: str | None = None,
     ) -> None:
         self.target = target
+        self._metadata = actor_metadata(actor)
         options = channel_options(balancing)
         self._channel = (
             grpc.aio.insecure_channel(target, options=options)
@@ -75,7 +86,7 @@ class Connection:
         attempts = Attempts(timeout)
         while True:
             try:
-                return await method(request, timeout=attempts.timeout())
+                return await method(request, timeout=attempts.timeout(), metadata=self._metadata)
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure, self.target)
             await asyncio.sleep(attempts.pause_after(error))
@@ -85,7 +96,7 @@ class Connection:
     ) -> Response:
         """Make a call once; raises JobwireError."""
         try:
-            return await method(request, timeout=timeout)
+            return await method(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as failure:
             raise error_from_rpc(failure, self.target) from failure
 

@@ -7,6 +7,7 @@ then its place is not free, and the server is asked for fewer jobs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -80,6 +81,9 @@ class Crew:
             outcome = Stopped()
         except BaseException as error:  # noqa: BLE001 - whatever broke, the job gets an end
             outcome = raised(error, told_to_stop=False)
+        if run.reporter.leaves and not isinstance(outcome, Completed):
+            with contextlib.suppress(asyncio.CancelledError):
+                await run.reporter.left()
         self._ended(handle, run, outcome)
 
     def stop(self, handle: str, reason: StopReason) -> None:

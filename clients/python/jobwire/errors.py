@@ -67,6 +67,16 @@ class NotFound(JobwireError, LookupError):
     default_code = grpc.StatusCode.NOT_FOUND
 
 
+class FailedPrecondition(JobwireError):
+    """What was asked for cannot be done as things stand; `reason` says why, and the message what to do first."""
+
+    default_code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class QueueBusy(FailedPrecondition):
+    """The queue's jobs stand in the way of a change: they are too many, or some have no key."""
+
+
 class Aborted(JobwireError):
     """A call that met another one; repeat it after `retry_after`."""
 
@@ -128,6 +138,7 @@ _CLASSES: dict[grpc.StatusCode, type[JobwireError]] = {
     for cls in (
         InvalidArgument,
         NotFound,
+        FailedPrecondition,
         Aborted,
         ResourceExhausted,
         Unavailable,
@@ -142,7 +153,7 @@ _CLASSES: dict[grpc.StatusCode, type[JobwireError]] = {
 _CLASSES[grpc.StatusCode.CANCELLED] = Unavailable
 
 
-_REASONS: dict[str, type[JobwireError]] = {"OVERLOADED": Overloaded, "QUEUE_FULL": QueueFull}
+_REASONS: dict[str, type[JobwireError]] = {"OVERLOADED": Overloaded, "QUEUE_FULL": QueueFull, "QUEUE_BUSY": QueueBusy}
 
 
 def error_from_rpc(call: grpc.RpcError, target: str) -> JobwireError:

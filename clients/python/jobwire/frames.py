@@ -22,28 +22,43 @@ class Ready:
 
 @dataclass(frozen=True)
 class Run:
-    """To the process: run the handler on this serialized Delivery."""
+    """To the process: run the handler on these serialized Deliveries."""
 
-    delivery: bytes
+    deliveries: tuple[bytes, ...]
+    batch: bool
+    """Whether the handler takes a list; if not, there is one. A place, below, is that of a delivery among them."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """To the process: the run is to stop."""
+    """To the process: the run is to stop, or that of one job of a batch."""
+
+    place: int | None = None
 
 
 @dataclass(frozen=True)
 class Report:
     """From the process: how far the run is."""
 
+    place: int
     progress: Progress
+    checkpoint: str | None
 
 
 @dataclass(frozen=True)
 class Extend:
     """From the process: it asks for a new time limit."""
 
+    place: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Settled:
+    """From the process: what became of one job of a batch."""
+
+    place: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Ended:
     outcome: Outcome
 
 
-Frame = Ready | Run | Stop | Report | Extend | Ended
+Frame = Ready | Run | Stop | Report | Extend | Settled | Ended
 
 
 def pack(frame: Frame) -> bytes:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Unpack
 
+from jobwire.limits import Group, JobLabels, QueueLimits, QueuePolicy
 from jobwire.wire import Seconds, in_seconds, new_job_id
 
 
@@ -42,6 +43,14 @@ class NotCreatedReason(StrEnum):
     """It was stored."""
     DUPLICATE_ID = "duplicate_id"
     """A job of this id is in the queue already, or finished lately."""
+    POLICY = "policy"
+    """The queue's policy allows no further job of its key now."""
+    THROTTLED = "throttled"
+    """There was one of its key in this slot of time."""
+    DEBOUNCED = "debounced"
+    """There is one of its key for the next slot of time already."""
+    NOT_UNIQUE = "not_unique"
+    """There was one of its key lately."""
     OTHER = "other"
     """A reason that this version of the client does not know."""
 
@@ -77,6 +86,8 @@ class JobOptions:
     """How long one run may take: 1 s to 7 days, default 15 minutes. `Job.extend` moves it."""
     retention: float | None
     """How long a finished job is kept, exact to the day: 0 s to 3650 days, default 7 days."""
+    dead_letter: str | None
+    """The queue in which a job that failed for good is published anew; empty for a queue: none any more."""
 
     def __init__(
         self,
@@ -87,12 +98,14 @@ class JobOptions:
         retry_delay_max: Seconds | None = None,
         expire_in: Seconds | None = None,
         retention: Seconds | None = None,
+        dead_letter: str | None = None,
     ) -> None:
-        def assign(name: str, value: float | bool | None) -> None:
+        def assign(name: str, value: float | bool | str | None) -> None:
             object.__setattr__(self, name, value)
 
         assign("retry_limit", retry_limit)
         assign("retry_backoff", retry_backoff)
+        assign("dead_letter", dead_letter)
         spans = {
             "retry_delay": retry_delay,
             "retry_delay_max": retry_delay_max,
@@ -121,6 +134,12 @@ class NewJob:
     """Carried unread, such as `traceparent`: at most 20, values up to 1,000 characters."""
     options: JobOptions | None = None
     """What differs from the queue's options."""
+    key: str | None = None
+    group: Group | str | None = None
+    throttle: Seconds | None = None
+    debounce: Seconds | None = None
+    unique_for: Seconds | None = None
+    """These five: see JobLabels."""
 
     def __init__(
         self,
@@ -131,6 +150,7 @@ class NewJob:
         start_in: Seconds | None = None,
         headers: Mapping[str, str] | None = None,
         options: JobOptions | None = None,
+        **labels: Unpack[JobLabels],
     ) -> None:
         # Setting a frozen field is dear, and most jobs say no more than their data: the rest is read from the class.
         assign = object.__setattr__
@@ -146,6 +166,15 @@ class NewJob:
             assign(self, "headers", headers)
         if options is not None:
             assign(self, "options", options)
+        if labels:
+            self._label(**labels)
+
+    def _label(self, **labels: object) -> None:
+        for name, value in labels.items():
+            if name not in JobLabels.__optional_keys__:
+                raise TypeError(f"a job has no {name!r}")
+            if value is not None:
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -153,13 +182,13 @@ class Published:
     """What became of one published job."""
 
     job_id: str
-    """The id under which it is stored."""
+    """The id under which the work is stored: its own, or that of the job that stands in its way."""
     created: bool
     """Whether this call stored it. After a repeated call False is normal: the first one did."""
     reason: NotCreatedReason = NotCreatedReason.NONE
     """Why not, if it did not."""
     met_job_id: str = ""
-    """The job that was there before; empty if this one was stored."""
+    """The job that stands in its way; empty if this one was stored."""
     data_differs: bool = False
     """Whether the job that was there has another payload: most likely an id used twice by mistake."""
 
@@ -190,6 +219,29 @@ class JobError:
     """A stack trace or other detail."""
     worker: str
     """The worker that ran it."""
+    started_at: datetime | None = None
+    """When the run was delivered; None if there was none, as in `WAITED_TOO_LONG`."""
+
+
+@dataclass(frozen=True)
+class JobOrigin:
+    """The job that a dead letter was made of. A redriven job keeps the origin of its dead letter."""
+
+    queue: str
+    """The queue in which it failed."""
+    job_id: str
+    """Its id there."""
+    created_at: datetime
+    failed_at: datetime
+    attempts: int
+    """How often it was delivered."""
+    last_error: JobError | None
+    """What its last run failed with; on a delivered job without its trace."""
+    first_queue: str = ""
+    """If that job was a dead letter, or redriven: the queue of the first one that failed."""
+    first_job_id: str = ""
+    redrives: int = 0
+    """How often it was redriven."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +286,16 @@ class JobInfo:
     """Whether a running job was told to stop and has not settled yet."""
     revision: str
     """Changes whenever state, attempt or progress change."""
+    checkpoint: Any = None
+    """What its runs left for the next one, decoded; None if nothing."""
+    key: str = ""
+    """Its key, as published; empty if it has none."""
+    group: Group | None = None
+    """Its group, as published."""
+    waits_for: str = ""
+    """What a blocked job waits for: `key` or `group`, and which one. Empty otherwise."""
+    origin: JobOrigin | None = None
+    """Where it comes from, if it is a dead letter or was redriven."""
 
     @property
     def finished(self) -> bool:
@@ -243,7 +305,7 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class QueueCounts:
-    """The jobs of a queue that are not finished."""
+    """The jobs of a queue that are not finished, and those that failed. A number above `exact_up_to` is an estimate."""
 
     ready: int
     """Could be delivered now."""
@@ -251,6 +313,13 @@ class QueueCounts:
     """Wait for a time to come."""
     active: int
     """Are with a worker."""
+    blocked: int = 0
+    """Wait for others of their key or group."""
+    failed: int = 0
+    """Failed and kept still."""
+    exact_up_to: int = 0
+    oldest_ready_age: float | None = None
+    """For how many seconds the oldest of those first in line at each priority has been waiting; None if none is."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +338,16 @@ class QueueInfo:
     """Its live jobs; None unless the call counts them (get_queue, list_queues)."""
     max_depth: int = 0
     """How many of its jobs may wait; 0: any number."""
+    policy: QueuePolicy = QueuePolicy.STANDARD
+    """How many jobs of a key it takes and runs."""
+    limits: QueueLimits = field(default_factory=QueueLimits)
+    """How many of its jobs may run."""
+    fair: bool = False
+    """Whether its groups take turns."""
+    waiting_retention: float | None = None
+    """For how long a job may wait before it is cancelled, in seconds; None: forever."""
+    paused: bool = False
+    """Whether none of its jobs starts any more."""
     created: bool = field(default=False, compare=False)
     """Whether the create_queue call that returned this made the queue."""
 

@@ -150,6 +150,9 @@ def _text_of(error: BaseException) -> str:
 
 def _trace_of(error: BaseException) -> str:
     try:
+        if isinstance(told := getattr(error, "trace", None), str):
+            # The place that matters is not in this program: such as the end of what a command said.
+            return told
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("jobwire."):
             # How this package calls a handler tells nobody anything.

@@ -17,10 +17,10 @@ from multiprocessing.context import SpawnProcess
 from typing import Self
 
 from jobwire import child
-from jobwire.frames import LENGTH, Ended, Extend, Frame, Ready, Report, Run, Stop, pack, unpack
+from jobwire.frames import LENGTH, Ended, Extend, Frame, Ready, Report, Run, Settled, Stop, pack, unpack
 from jobwire.job import Link
 from jobwire.outcome import Failed, Outcome, Stopped, raised
-from jobwire.running import BlockingHandler
+from jobwire.running import Batch, BlockingHandler, Given, name_of
 from jobwire.v1.queue_service_pb2 import Delivery
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ProcessRunner:
 
     cancels_tasks = True
 
-    def __init__(self, handler: BlockingHandler) -> None:
+    def __init__(self, handler: BlockingHandler, *, batch: bool = False) -> None:  # noqa: ARG002 - each run says so
         try:
             pickle.dumps(handler)
         except Exception as error:  # pickle raises what it likes
@@ -48,12 +48,12 @@ class ProcessRunner:
         self._handler = handler
         self._idle: list[_Process] = []
 
-    async def run(self, delivery: Delivery, link: Link) -> Outcome:
+    async def run(self, given: Given, link: Link | Batch) -> Outcome:
         """Run the handler in an idle process, or in a new one."""
         process: _Process | None = None
         try:
             process = self._take_idle() or await _Process.start(self._handler)
-            outcome = await process.run(delivery, link)
+            outcome = await process.run(given, link)
         except asyncio.CancelledError:
             # Cancelled before it began, or once more while it was stopping: no more patience.
             outcome = Stopped()
@@ -108,10 +108,10 @@ class _Process:
             theirs.close()
         return cls(process, reader, writer)
 
-    async def run(self, delivery: Delivery, link: Link) -> Outcome:
-        """Run one job. If the task is cancelled, the handler is told to stop, and has some seconds for it."""
+    async def run(self, given: Given, link: Link | Batch) -> Outcome:
+        """Run a job or a batch. If the task is cancelled, the handler is told to stop, and has some seconds for it."""
         self.usable = False
-        ended = asyncio.ensure_future(self._converse(delivery, link))
+        ended = asyncio.ensure_future(self._converse(given, link))
         try:
             return await asyncio.shield(ended)
         except asyncio.CancelledError:
@@ -119,7 +119,7 @@ class _Process:
                 self._writer.write(pack(Stop()))
                 async with asyncio.timeout(_TIME_TO_STOP):
                     return await asyncio.shield(ended)
-            log.warning("job %s: its process did not stop within %g s, and is killed", delivery.job_id, _TIME_TO_STOP)
+            log.warning("%s: its process did not stop within %g s, and is killed", name_of(given), _TIME_TO_STOP)
             return Stopped()
         finally:
             ended.cancel()
@@ -135,17 +135,21 @@ class _Process:
         self._process.kill()
         # Its exit status is collected when the next process starts, or when this one ends.
 
-    async def _converse(self, delivery: Delivery, link: Link) -> Outcome:
+    async def _converse(self, given: Given, link: Link | Batch) -> Outcome:
+        links = link.members if isinstance(link, Batch) else [link]
         try:
-            self._writer.write(pack(Run(delivery.SerializeToString())))
+            self._begin(given, link)
             while True:
                 match await self._receive():
                     case Ready():
                         self._ready = True
-                    case Report(progress):
-                        link.report(progress)
-                    case Extend(seconds):
-                        link.extend(seconds)
+                    case Report(place, progress, checkpoint):
+                        links[place].report(progress, checkpoint)
+                    case Extend(place, seconds):
+                        links[place].extend(seconds)
+                    case Settled(place, outcome):
+                        assert isinstance(link, Batch)
+                        link.members[place].settle(outcome)
                     case Ended(outcome):
                         self.usable = True
                         return outcome
@@ -154,6 +158,18 @@ class _Process:
         except (asyncio.IncompleteReadError, OSError):
             why = await self._epitaph()
             return Stopped() if link.cancelled else Failed("ProcessDied", why)
+
+    def _begin(self, given: Given, link: Link | Batch) -> None:
+        if not isinstance(link, Batch):
+            assert isinstance(given, Delivery)
+            self._writer.write(pack(Run((given.SerializeToString(),), batch=False)))
+            return
+        assert not isinstance(given, Delivery)
+        self._writer.write(pack(Run(tuple([each.SerializeToString() for each in given]), batch=True)))
+        link.on_stop = lambda place: self._writer.write(pack(Stop(place)))
+        # Those that were told while the process started.
+        for place in (place for place, member in enumerate(link.members) if member.cancelled):
+            link.on_stop(place)
 
     async def _receive(self) -> Frame:
         (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))

@@ -24,6 +24,8 @@ class Reporter:
     # What most runs never change, so it costs them nothing.
     cancelled = False
     _latest: Progress | None = None
+    _checkpoint: str | None = None
+    _left: asyncio.Future[None] | None = None
     _scheduled = False
     _next_at = 0.0
     _timer: asyncio.TimerHandle | None = None
@@ -33,9 +35,11 @@ class Reporter:
         self._acker = acker
         self._handle = handle
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: Progress, checkpoint: str | None = None) -> None:
         """Take the latest word. Costs next to nothing while an earlier one waits to be sent."""
         self._latest = progress
+        if checkpoint is not None:
+            self._checkpoint = checkpoint
         if not self._scheduled:
             self._scheduled = True
             self._in_loop(self._due)
@@ -46,6 +50,18 @@ class Reporter:
             return self._extend(seconds)
         self._in_loop(self._extend, seconds)
         return Done()
+
+    @property
+    def leaves(self) -> bool:
+        """Whether a checkpoint has not been answered yet, so that it may be lost with what is said next."""
+        return self._checkpoint is not None or (self._left is not None and not self._left.done())
+
+    async def left(self) -> None:
+        """Let the checkpoint arrive, before the end of the run is reported."""
+        if self._checkpoint is not None:
+            self._send()
+        if self._left is not None:
+            await asyncio.wait([self._left])
 
     def close(self) -> None:
         """The run is over: what is said from now on is of no interest."""
@@ -71,6 +87,9 @@ class Reporter:
         # In this order: a word that comes after it is read finds nothing scheduled, and schedules anew.
         self._scheduled = False
         progress, self._latest = self._latest, None
+        checkpoint, self._checkpoint = self._checkpoint, None
         if progress is not None and not self._closed:
             self._next_at = self._acker.loop.time() + INTERVAL
-            self._acker.extend(self._handle, progress=progress)
+            answered = self._acker.extend(self._handle, progress=progress, checkpoint=checkpoint)
+            if checkpoint is not None:
+                self._left = answered

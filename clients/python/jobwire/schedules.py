@@ -11,10 +11,11 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobwire.connection import Connection
-from jobwire.convert import options_from, spec_from
+from jobwire.convert import options_from, published_from, spec_from
 from jobwire.errors import InvalidArgument
 from jobwire.model import JobOptions, NewJob, Published
 from jobwire.v1 import schedule_pb2 as pb
+from jobwire.v1.queue_service_pb2 import PublishResult
 from jobwire.wire import (
     Seconds,
     from_duration,
@@ -186,7 +187,14 @@ class ScheduleCalls:
         """
         request = pb.RunScheduleRequest(name=name, job_id=job_id or new_job_id())
         response = await self._connection.call(self._connection.admin.RunSchedule, request, self._timeout)
-        return Published(response.job_id, response.created)
+        return published_from(
+            PublishResult(
+                job_id=response.job_id,
+                created=response.created,
+                reason=response.reason,
+                met_job_id=response.met_job_id,
+            )
+        )
 
     async def preview_schedule(self, schedule: str | When, count: int = 10) -> list[datetime]:
         """Return when a schedule is due next, or what may become one, by the clock of the server's database.

@@ -1,4 +1,4 @@
-"""For scripts and synchronous programs: publish jobs, look at them. No event loop is needed.
+"""For scripts and synchronous programs: publish jobs, look at them, operate on them. No event loop is needed.
 
 `Client` keeps one connection, and any number of threads may share it: what they publish at the same time goes out in
 few calls. `publish` and `get_job` open a connection for one call.
@@ -12,17 +12,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
-from jobwire.connection import Request, Response, channel_options
+from jobwire.connection import Request, Response, actor_metadata, channel_options
 from jobwire.convert import job_info_from, published_from, spec_from
 from jobwire.errors import error_from_rpc
 from jobwire.grouping import calls
 from jobwire.lanes import Lanes
+from jobwire.limits import JobLabels
 from jobwire.model import JobInfo, JobOptions, NewJob, Published
+from jobwire.operations import WORK_SECONDS, Step
 from jobwire.retrying import Attempts
+from jobwire.sync_admin import Admin
+from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire.v1.queue_service_pb2 import GetJobRequest
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire.wire import Seconds, in_seconds
@@ -38,10 +42,19 @@ class Client:
         target: host and port; `dns:///host:50051` spreads calls over all addresses of the name.
         tls: credentials, for example `grpc.ssl_channel_credentials()`. None: no encryption.
         timeout: for each call, in seconds, repetitions and pauses included.
+        actor: for whom calls are made: the name in the record of what operators do. None: this program's address.
     """
 
-    def __init__(self, target: str, *, tls: grpc.ChannelCredentials | None = None, timeout: Seconds = 10.0) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: grpc.ChannelCredentials | None = None,
+        timeout: Seconds = 10.0,
+        actor: str | None = None,
+    ) -> None:
         self._target = target
+        self._metadata = actor_metadata(actor)
         self._timeout = in_seconds(timeout)
         options = channel_options()
         self._channel = (
@@ -50,6 +63,7 @@ class Client:
             else grpc.secure_channel(target, tls, options=options)
         )
         self._stub = QueueServiceStub(self._channel)
+        self._admin = AdminServiceStub(self._channel)
         self._lanes = Lanes(self._stub.Publish, target, self._timeout)
         self._closed = False
 
@@ -78,13 +92,14 @@ class Client:
         start_in: Seconds | None = None,
         headers: Mapping[str, str] | None = None,
         options: JobOptions | None = None,
+        **labels: Unpack[JobLabels],
     ) -> Published:
         """Store one job; when this returns, it is on disk.
 
         What many threads publish to a queue at the same time shares calls, but not fate. See `jobwire.Client.publish`.
         """
         self._check_open()
-        job = NewJob(data, id, priority, start_after, start_in, headers, options)
+        job = NewJob(data, id, priority, start_after, start_in, headers, options, **labels)
         return self._lanes.publish(queue, spec_from(job))
 
     def publish_many(
@@ -107,6 +122,21 @@ class Client:
         self._check_open()
         return job_info_from(self._call(self._stub.GetJob, GetJobRequest(queue=queue, job_id=job_id)).job)
 
+    @property
+    def admin(self) -> Admin:
+        """What an operator does with jobs and queues: find, change, update, purge, delete."""
+        return Admin(self._make)
+
+    def _make(self, step: Step) -> Any:
+        self._check_open()
+        method = getattr(self._admin, step.method)
+        if step.repeatable:
+            return self._call(method, step.request)
+        try:
+            return method(step.request, timeout=max(self._timeout, WORK_SECONDS), metadata=self._metadata)
+        except grpc.RpcError as failure:
+            raise error_from_rpc(failure, self._target) from failure
+
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("this Client is closed: make a new one")
@@ -115,7 +145,7 @@ class Client:
         attempts = Attempts(self._timeout)
         while True:
             try:
-                return method(request, timeout=attempts.timeout())
+                return method(request, timeout=attempts.timeout(), metadata=self._metadata)
             except grpc.RpcError as failure:
                 error = error_from_rpc(failure, self._target)
             if self._closed and error.code is grpc.StatusCode.CANCELLED:
@@ -136,12 +166,13 @@ def publish(  # noqa: PLR0913 - a job has as many sides
     options: JobOptions | None = None,
     tls: grpc.ChannelCredentials | None = None,
     timeout: Seconds = 10.0,
+    **labels: Unpack[JobLabels],
 ) -> Published:
     """Store one job at `target` (host and port); when this returns, it is on disk. See `Client.publish`.
 
     Opens a connection for this call; a program that publishes often uses a `Client`.
     """
-    job = NewJob(data, id, priority, start_after, start_in, headers, options)
+    job = NewJob(data, id, priority, start_after, start_in, headers, options, **labels)
     with Client(target, tls=tls, timeout=timeout) as client:
         return client.publish_many(queue, [job])[0]
 

@@ -16,6 +16,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 MAX_DATA_BYTES = 512 * 1024
 """The largest payload or output that any queue can allow."""
 
+MAX_CHECKPOINT_BYTES = 64 * 1024
+"""The largest checkpoint."""
+
 MAX_CALL_BYTES = 3 * 1024 * 1024 - 4096
 """What one Publish or Ack call may carry in all, less its own frame."""
 
@@ -27,7 +30,7 @@ Seconds = float | timedelta
 
 
 class TooLargeError(ValueError):
-    """A payload or an output is larger than any queue allows."""
+    """A payload, an output or a checkpoint is larger than is ever allowed."""
 
 
 # Made once: `json.dumps` with options of its own makes an encoder for each call.
@@ -39,8 +42,8 @@ def new_job_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-def to_json(value: Any) -> str:
-    """Return `value` as compact JSON text.
+def to_json(value: Any, limit: int = MAX_DATA_BYTES) -> str:
+    """Return `value` as compact JSON text of at most `limit` bytes.
 
     Raises ValueError, with advice, for what JSON or Jobwire cannot carry.
     """
@@ -55,9 +58,9 @@ def to_json(value: Any) -> str:
         raise ValueError("not JSON: nested too deeply; at most 64 levels are taken") from error
     except ValueError as error:
         raise ValueError(f"not JSON: {error}; no NaN, no infinity, no value that contains itself") from error
-    if size > MAX_DATA_BYTES:
+    if size > limit:
         raise TooLargeError(
-            f"{size} bytes of JSON, but no queue takes more than {MAX_DATA_BYTES}: "
+            f"{size} bytes of JSON, but at most {limit} are taken: "
             "store the content elsewhere (object storage, a table) and send its key"
         )
     return text

@@ -11,13 +11,14 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import grpc
 
+from jobwire.batching import BatchRunner
 from jobwire.lifetime import Lifetime, Post
 from jobwire.processes import PROCESS_NAME, ProcessRunner
 from jobwire.running import LoopRunner, Runner, ThreadRunner
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 RunIn = Literal["loop", "thread", "process"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_RUNNERS: dict[RunIn, Callable[[Any], Runner]] = {
+_RUNNERS: dict[RunIn, Callable[..., Runner]] = {
     "loop": LoopRunner,
     "thread": ThreadRunner,
     "process": ProcessRunner,
@@ -43,6 +44,12 @@ class _Registration:
     function: Callable[..., Any]
     concurrency: int
     run_in: RunIn
+    batch: tuple[int, float] | None = None
+    """For a handler of batches: how many jobs it takes at most, and how long it waits for them."""
+
+    def runner(self) -> Runner:
+        runner = _RUNNERS[self.run_in](self.function, batch=self.batch is not None)
+        return runner if self.batch is None else BatchRunner(runner, *self.batch)
 
 
 class Worker:
@@ -118,7 +125,49 @@ class Worker:
         Raises:
             ValueError, TypeError: the registration makes no sense; the message says why.
         """
-        shares = tuple(map(share_of, (queue, *more)))
+        return self._register((queue, *more), concurrency, run_in)
+
+    def batch_handler(
+        self,
+        queue: str | QueueShare,
+        *more: str | QueueShare,
+        size: int,
+        wait: Seconds = 0.1,
+        concurrency: int | None = None,
+        run_in: RunIn = "loop",
+    ) -> Callable[[Function], Function]:
+        """Register a function that takes a list of jobs, and settles each on its own; else as `handler`.
+
+        The function gets a `list[BatchJob]` and calls `complete`, `fail` or `release` of each job as soon as it knows
+        what became of it. Jobs that it has not settled when it returns are completed; when it raises, they fail with
+        what it raised, just as a single job would. A job that is to stop (`job.cancelled`) and is not settled is never
+        completed. The function itself is stopped when all that it has not settled is to stop.
+
+        Args:
+            queue: the queue, or its share; one handler each.
+            more: further queues for the same function, as for `handler`.
+            size: how many jobs a call takes at most, 1 to 1000.
+            wait: how long the first job of a call waits for further ones, 0 s to 60 s; of its time limit too.
+            concurrency: how many jobs may run at once, in whatever number of calls. None: as many as one call takes.
+            run_in: as for `handler`.
+
+        Raises:
+            ValueError, TypeError: the registration makes no sense; the message says why.
+        """
+        if not 1 <= size <= 1000:
+            raise ValueError(f"size {size} of queue {share_of(queue).queue!r} must be between 1 and 1000")
+        if not 0 <= (seconds := in_seconds(wait)) <= 60:
+            raise ValueError(f"wait {seconds:g} s of queue {share_of(queue).queue!r} must be between 0 s and 60 s")
+        return self._register((queue, *more), size if concurrency is None else concurrency, run_in, (size, seconds))
+
+    def _register(
+        self,
+        queues: Sequence[str | QueueShare],
+        concurrency: int,
+        run_in: RunIn,
+        batch: tuple[int, float] | None = None,
+    ) -> Callable[[Function], Function]:
+        shares = tuple(map(share_of, queues))
         names = ", ".join(share.queue for share in shares)
         known = {share.queue for registration in self._registrations for share in registration.shares}
         for share in shares:
@@ -140,7 +189,7 @@ class Worker:
                 raise TypeError(f"{function!r} is async: it runs in the loop, not in a {run_in}")
             if not is_async and run_in == "loop":
                 raise TypeError(f'{function!r} is not async: give run_in="thread" or run_in="process"')
-            self._registrations.append(_Registration(shares, function, concurrency, run_in))
+            self._registrations.append(_Registration(shares, function, concurrency, run_in, batch))
             return function
 
         return register
@@ -175,7 +224,7 @@ class Worker:
         if self._lifetime is not None:
             raise RuntimeError("this worker runs already")
         posts = [
-            Post(registration.shares, registration.concurrency, _RUNNERS[registration.run_in](registration.function))
+            Post(registration.shares, registration.concurrency, registration.runner())
             for registration in self._registrations
         ]
         self._lifetime = Lifetime(self._target, self._tls, self._terms, posts, self._stop_grace)

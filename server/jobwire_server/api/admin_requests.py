@@ -22,11 +22,9 @@ from jobwire_server.api.fields import (
 )
 from jobwire_server.api.requests import options_patch
 from jobwire_server.domain import limits
-from jobwire_server.domain.jobs import JobState
 from jobwire_server.domain.queues import JobOptions, Policy, Queue, QueueLimits, QueuePatch, Rate, check_queue_name
 
 _QUEUES_PER_PAGE, _QUEUES_PER_PAGE_MAX = 100, 1_000
-_JOBS_PER_PAGE, _JOBS_PER_PAGE_MAX = 50, 500
 _IDS_PER_CANCEL = 1_000
 
 
@@ -35,16 +33,6 @@ class QueuePage:
     """Which queues to list: up to `size`, by name, after `after`."""
 
     after: str | None
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Which jobs of a queue to list: up to `size`, by descending id, before `before`."""
-
-    queue: str
-    states: tuple[JobState, ...]
-    before: UUID | None
     size: int
 
 
@@ -75,6 +63,10 @@ def _policy(number: int) -> Policy:
 def _limits(message: admin_service_pb2.QueueLimits, at: str) -> QueueLimits:
     count(len(message.tier_max_active), path(at, "tier_max_active"), 0, limits.TIERS)
     for tier, most in message.tier_max_active.items():
+        if not tier:
+            raise broken(
+                path(at, "tier_max_active['']"), "must be set: 1 to 200 characters; a group without a tier has none"
+            )
         plain_text(tier, path(at, f"tier_max_active[{tier[:40]!r}]"), limits.LABEL)
         _at_least_one(most, path(at, f"tier_max_active[{tier[:40]!r}]"))
     return QueueLimits(
@@ -116,24 +108,6 @@ def queue_page(request: admin_service_pb2.ListQueuesRequest) -> QueuePage:
     """Which queues to list."""
     size = whole(request.page_size, "page_size", 0, _QUEUES_PER_PAGE_MAX) or _QUEUES_PER_PAGE
     return QueuePage(check_queue_name(request.page_token, "page_token") if request.page_token else None, size)
-
-
-def job_page(request: admin_service_pb2.ListJobsRequest) -> JobPage:
-    """Which jobs to list."""
-    count(len(request.states), "states", 0, len(JobState))
-    return JobPage(
-        queue=check_queue_name(request.queue),
-        states=tuple(_state(number, f"states[{index}]") for index, number in enumerate(request.states)),
-        before=uuid(request.page_token, "page_token") if request.page_token else None,
-        size=whole(request.page_size, "page_size", 0, _JOBS_PER_PAGE_MAX) or _JOBS_PER_PAGE,
-    )
-
-
-def _state(number: int, at: str) -> JobState:
-    try:
-        return JobState(number)
-    except ValueError:
-        raise broken(at, f"must be a state from JOB_STATE_CREATED to JOB_STATE_BLOCKED; got {number}") from None
 
 
 def cancelled_ids(request: admin_service_pb2.CancelJobsRequest) -> list[UUID]:

@@ -11,7 +11,10 @@ import grpc.aio
 from jobwire.v1 import admin_service_pb2 as pb
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceServicer
 from jobwire_server.api import admin_requests, answers
+from jobwire_server.api.actor import actor_of
 from jobwire_server.api.calls import this_call
+from jobwire_server.api.dead_letter_calls import DeadLetterCalls
+from jobwire_server.api.operation_calls import OperationCalls
 from jobwire_server.api.schedule_calls import ScheduleCalls
 from jobwire_server.api.session_calls import SessionCalls
 from jobwire_server.broker.broker import Broker
@@ -20,7 +23,7 @@ from jobwire_server.domain.queues import check_queue_name
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AdminServicer(ScheduleCalls, SessionCalls, AdminServiceServicer):
+class AdminServicer(DeadLetterCalls, OperationCalls, ScheduleCalls, SessionCalls, AdminServiceServicer):
     """Serves AdminService from one broker."""
 
     def __init__(self, broker: Broker) -> None:
@@ -29,7 +32,7 @@ class AdminServicer(ScheduleCalls, SessionCalls, AdminServiceServicer):
     async def CreateQueue(self, request: pb.CreateQueueRequest, context: Context) -> pb.CreateQueueResponse:
         queue = admin_requests.new_queue(request.queue)
         this_call().note(queue=queue.name)
-        stored, created = await self._broker.queues.create(queue)
+        stored, created = await self._broker.queues.create(queue, actor_of(context))
         this_call().note(created=created)
         return pb.CreateQueueResponse(queue=answers.queue(stored), created=created)
 
@@ -54,29 +57,23 @@ class AdminServicer(ScheduleCalls, SessionCalls, AdminServiceServicer):
     async def UpdateQueue(self, request: pb.UpdateQueueRequest, context: Context) -> pb.UpdateQueueResponse:
         name, patch = admin_requests.queue_patch(request.queue)
         this_call().note(queue=name)
-        return pb.UpdateQueueResponse(queue=answers.queue(await self._broker.change_queue(name, patch)))
+        queue = await self._broker.change_queue(name, patch, actor_of(context))
+        return pb.UpdateQueueResponse(queue=answers.queue(queue))
 
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueResponse:
-        return pb.PauseQueueResponse(queue=await self._pause(request.name, paused=True))
+        queue = await self._pause(request.name, actor_of(context), paused=True)
+        return pb.PauseQueueResponse(queue=queue)
 
     async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Context) -> pb.ResumeQueueResponse:
-        return pb.ResumeQueueResponse(queue=await self._pause(request.name, paused=False))
+        queue = await self._pause(request.name, actor_of(context), paused=False)
+        return pb.ResumeQueueResponse(queue=queue)
 
-    async def _pause(self, name: str, *, paused: bool) -> pb.Queue:
+    async def _pause(self, name: str, by: str, *, paused: bool) -> pb.Queue:
         this_call().note(queue=check_queue_name(name, "name"))
-        return answers.queue(await self._broker.pause_queue(name, paused=paused))
-
-    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        page = admin_requests.job_page(request)
-        this_call().note(queue=page.queue)
-        found = await self._broker.list_jobs(page.queue, page.states, page.before, page.size + 1)
-        jobs = found[: page.size]
-        return pb.ListJobsResponse(
-            jobs=map(answers.job, jobs), next_page_token=str(jobs[-1].id) if len(found) > page.size else ""
-        )
+        return answers.queue(await self._broker.pause_queue(name, by, paused=paused))
 
     async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
         name = check_queue_name(request.queue)
         ids = admin_requests.cancelled_ids(request)
         this_call().note(queue=name, jobs=len(ids))
-        return answers.cancel_response(ids, await self._broker.cancel(name, ids))
+        return answers.cancel_response(ids, await self._broker.cancel(name, ids, actor_of(context)))

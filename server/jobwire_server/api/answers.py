@@ -23,7 +23,7 @@ from jobwire_server.broker.messages import (
     Opened,
     Quiet,
 )
-from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Labels, Published
+from jobwire_server.domain.jobs import AckResult, CancelStatus, Delivery, Job, JobFailure, Labels, Origin, Published
 from jobwire_server.domain.queues import (
     NOTHING_SAID,
     JobOptions,
@@ -46,6 +46,8 @@ _DELIVERY = field(queue_service_pb2.Deliveries, "deliveries")
 _HANDLE = field(queue_service_pb2.Delivery, "handle")
 _JOB_ID = field(queue_service_pb2.Delivery, "job_id")
 _DATA = field(queue_service_pb2.Delivery, "data")
+_CHECKPOINT = field(queue_service_pb2.Delivery, "checkpoint")
+_ORIGIN = field(queue_service_pb2.Delivery, "origin")
 
 
 @lru_cache(maxsize=256)
@@ -163,6 +165,8 @@ def _delivery(delivery: Delivery) -> bytes:
         _DATA,
         sized(delivery.data.encode()),
         _headers_of(delivery.headers) if delivery.headers else b"",
+        _CHECKPOINT + sized(delivery.checkpoint.encode()) if delivery.checkpoint else b"",
+        _ORIGIN + sized(_origin(delivery.origin, trace=False).SerializeToString()) if delivery.origin else b"",
     )
     return b"".join(parts)
 
@@ -225,7 +229,26 @@ def job(job: Job) -> job_pb2.Job:
         key=job.labels.key or "",
         group=group(job.labels),
         waits_for=_gate(job.waits_at) if job.waits_at else "",
+        checkpoint=job.checkpoint or "",
+        origin=None if job.origin is None else _origin(job.origin),
     )
+
+
+def _origin(origin: Origin, *, trace: bool = True) -> job_pb2.JobOrigin:
+    message = job_pb2.JobOrigin(
+        queue=origin.queue,
+        job_id=str(origin.id),
+        create_time=timestamp(origin.created_at),
+        fail_time=timestamp(origin.failed_at),
+        attempts=origin.attempts,
+        last_error=None if origin.error is None else _job_error(origin.error),
+        first_queue=origin.first_queue or "",
+        first_job_id=str(origin.first_id or ""),
+        redrives=origin.redrives,
+    )
+    if not trace:
+        message.last_error.ClearField("trace")
+    return message
 
 
 def group(labels: Labels) -> job_pb2.JobGroup | None:
@@ -246,6 +269,7 @@ def _job_error(failure: JobFailure) -> job_pb2.JobError:
         message=failure.message,
         trace=failure.trace,
         worker=failure.worker,
+        start_time=timestamp(failure.started_at),
     )
 
 
@@ -293,11 +317,20 @@ def queue(queue: Queue, counts: QueueCounts | None = None) -> admin_service_pb2.
         paused=queue.paused,
         create_time=timestamp(queue.created_at),
         update_time=timestamp(queue.updated_at),
-        counts=None
-        if counts is None
-        else admin_service_pb2.QueueCounts(
-            ready=counts.ready, scheduled=counts.scheduled, active=counts.active, blocked=counts.blocked
-        ),
+        counts=None if counts is None else _counts(counts),
+    )
+
+
+def _counts(counts: QueueCounts) -> admin_service_pb2.QueueCounts:
+    age = counts.oldest_ready_ms
+    return admin_service_pb2.QueueCounts(
+        ready=counts.ready,
+        scheduled=counts.scheduled,
+        active=counts.active,
+        blocked=counts.blocked,
+        failed=counts.failed,
+        exact_up_to=counts.exact_up_to,
+        oldest_ready_age=None if age is None else duration(age),
     )
 
 

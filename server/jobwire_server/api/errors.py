@@ -20,8 +20,9 @@ DOMAIN = "jobwire"
 _CODES: dict[type[errors.JobwireError], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
-    errors.SessionTakenOver: grpc.StatusCode.ABORTED,
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.TooMuchToRead: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.SessionTakenOver: grpc.StatusCode.ABORTED,
     errors.LockTimeout: grpc.StatusCode.ABORTED,
     errors.TooManySessions: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

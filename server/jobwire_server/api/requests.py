@@ -264,10 +264,14 @@ def _fail(fail: queue_service_pb2.Fail, at: str) -> Fail:
 
 
 def _extend(extend: queue_service_pb2.Extend, at: str) -> Extend:
-    progress = None
+    progress = checkpoint = None
     if extend.HasField("progress"):
         fraction = extend.progress.fraction if extend.progress.HasField("fraction") else None
         if fraction is not None and not (math.isfinite(fraction) and 0 <= fraction <= 1):
             raise broken(path(at, "progress.fraction"), f"must be 0 to 1; got {fraction:g}")
         progress = Progress(fraction, cut_text(extend.progress.note, limits.PROGRESS_NOTE))
-    return Extend(optional_duration_ms(extend, "expire_in", at, limits.EXPIRE_MIN, limits.EXPIRE_MAX), progress)
+        checkpoint = extend.progress.checkpoint if extend.progress.HasField("checkpoint") else None
+        if checkpoint:
+            check_json(checkpoint, path(at, "progress.checkpoint"), limits.CHECKPOINT_BYTES)
+    expire_ms = optional_duration_ms(extend, "expire_in", at, limits.EXPIRE_MIN, limits.EXPIRE_MAX)
+    return Extend(expire_ms, progress, checkpoint)

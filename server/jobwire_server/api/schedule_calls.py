@@ -63,7 +63,12 @@ class ScheduleCalls:
         name, job_id = _named(request.name), requests.run_id(request)
         published = await self._broker.schedules.run(name, job_id, repeatable=bool(request.job_id))
         this_call().note(job_id=str(job_id), created=published.created)
-        return pb.RunScheduleResponse(job_id=str(job_id), created=published.created)
+        return pb.RunScheduleResponse(
+            job_id=str(published.met or published.id),
+            created=published.created,
+            reason=queue_service_pb2.NotCreatedReason.ValueType(published.reason or 0),
+            met_job_id=str(published.met or ""),
+        )
 
     async def PreviewSchedule(self, request: pb.PreviewScheduleRequest, context: Context) -> pb.PreviewScheduleResponse:
         count = requests.preview_count(request)

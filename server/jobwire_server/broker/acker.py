@@ -30,7 +30,8 @@ class Acker:
     """Applies Acks.
 
     `on_changed(queue, deliveries)` is called after the commit with what changed; `on_back(queue, pause)` when a job was
-    given back; `tell_replica` when a session's owner is another replica.
+    given back; `on_letters()` when dead letters are to be carried over; `tell_replica` when a session's owner is
+    another replica.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Acker:
         *,
         on_changed: Callable[[str, list[Handle]], None],
         on_back: Callable[[str, timedelta], None],
+        on_letters: Callable[[], None],
         tell_replica: Callable[..., None],
     ) -> None:
         self._database = database
@@ -50,6 +52,7 @@ class Acker:
         self._stats = stats
         self._on_changed = on_changed
         self._on_back = on_back
+        self._on_letters = on_letters
         self._tell_replica = tell_replica
         self._line: GroupCommit[Items, list[AckResult]] = GroupCommit(self._settle, _fits)
 
@@ -138,6 +141,8 @@ class Acker:
             self._on_changed(handles[0].queue, handles)
         for queue, pause in outcome.back_in.items():
             self._on_back(queue, pause)
+        if outcome.letters:
+            self._on_letters()
         results = iter(outcome.results)
         return [[next(results) for _ in call] for call in calls]
 

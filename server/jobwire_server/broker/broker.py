@@ -15,9 +15,10 @@ import structlog
 
 from jobwire_server.domain.errors import JobNotFound, JobwireError
 from jobwire_server.domain.handles import Handle
-from jobwire_server.domain.jobs import CancelStatus, Job, JobState, NewJob, Published
-from jobwire_server.domain.queues import Queue, QueuePatch
-from jobwire_server.store import archive, reading, sessions, settling
+from jobwire_server.domain.jobs import CancelStatus, Job, NewJob, Published, StopReason
+from jobwire_server.domain.operations import Change, Changed, ChangeStatus, Order
+from jobwire_server.domain.queues import NOTHING_SAID, Queue, QueuePatch
+from jobwire_server.store import archive, reading, sessions
 from jobwire_server.store import migrate as migrations
 from jobwire_server.store import upkeep as upkeep_store
 from jobwire_server.store.database import Connection, Database
@@ -28,16 +29,20 @@ from jobwire_server.store.upkeep import Look
 from . import background
 from .acker import Acker
 from .admission import Admission
+from .dead_letters import DeadLetters
 from .dispatcher import Dispatcher
 from .gatekeeper import Gatekeeper
 from .messages import Ack, AckAnswer, Subscription
+from .operations import Hooks, Operations
 from .publisher import Publisher
 from .queue_book import QueueBook
+from .queue_removal import QueueRemoval
 from .scheduler import Scheduler
 from .session_book import SessionBook
 from .session_desk import SessionDesk
 from .signals import Signals
 from .stream import Stream
+from .sweeper import Sweeper
 from .terms import BrokerStats, BrokerTerms, Stats
 from .upkeep import SessionWatch, Upkeep
 from .waits import Waits
@@ -93,6 +98,14 @@ class Broker:
             self._stored,
             self.queues.refresh,
         )
+        self.dead_letters = DeadLetters(
+            database,
+            self.queues,
+            on_ready=self._tickets,
+            on_gates=self._gatekeeper.poke,
+            on_changed=self._queue_changed,
+            on_due=lambda: self._upkeep.due_in(0.0),
+        )
         self._acker = Acker(
             database,
             terms.replica,
@@ -100,10 +113,17 @@ class Broker:
             self._stats,
             on_changed=lambda queue, handles: self._jobs_changed(queue, (handle.job_id for handle in handles)),
             on_back=self._back,
+            on_letters=self.dead_letters.poke,
             tell_replica=self._signals.tell_replica,
         )
         self._waits = Waits(database, self._signals.listen)
         self._watch = SessionWatch(database, terms.replica, interval, self._ended_for_other)
+        self._sweeper = Sweeper(
+            database,
+            terms.poll_interval_ms / 1000,
+            on_cancelled=self._jobs_changed,
+            on_gates=self._gatekeeper.poke,
+        )
         self.schedules = Scheduler(
             database, self.queues, self._publisher, self._stats, on_changed=lambda: self._upkeep.due_in(0.0)
         )
@@ -115,10 +135,16 @@ class Broker:
             on_found=self._found,
             on_ready=self._tickets,
             on_gates=self._gatekeeper.poke,
+            on_letters=self.dead_letters.poke,
+            on_waiting=self._sweeper.waiting,
             on_stop=self._stop,
             on_changed=self._queue_changed,
             run_schedules=self.schedules.run_due,
         )
+        self.operations = Operations(
+            database, self.queues, terms.cancel_grace_ms, Hooks(self._came_back, self._jobs_changed, self._stop)
+        )
+        self.queue_removal = QueueRemoval(database, self.queues)
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
 
@@ -129,6 +155,8 @@ class Broker:
         self._tasks = [
             background.start(self._signals.run(), "signals"),
             *(background.start(loop, "upkeep") for loop in self._upkeep.loops()),
+            *(background.start(loop, "sweeper") for loop in self._sweeper.loops()),
+            background.start(self.dead_letters.run(), "dead letters"),
             background.start(self._poll(), "poll"),
             background.start(self._watch.run(), "watch"),
         ]
@@ -240,6 +268,10 @@ class Broker:
 
     async def publish(self, queue: Queue, jobs: Sequence[NewJob]) -> list[Published]:
         """Stores jobs, all or none."""
+        for place, job in enumerate(jobs):
+            if job.options is not NOTHING_SAID and job.options.dead_letter:
+                at = f"jobs[{place}].options.dead_letter"
+                await self.queues.check_dead_letter(queue.name, job.options.dead_letter, at)
         return await self._publisher.publish(queue, jobs)
 
     @contextlib.asynccontextmanager
@@ -297,26 +329,10 @@ class Broker:
             raise JobNotFound(queue or "", str(job_id))
         return job
 
-    async def list_jobs(self, queue: str, states: Sequence[JobState], before: UUID | None, limit: int) -> list[Job]:
-        """A page of a queue's jobs, by descending id."""
-        await self.queues.find(queue)
-        return await reading.list_jobs(self._database, queue, states or list(JobState), before, limit)
-
-    async def cancel(self, queue: str, ids: Sequence[UUID]) -> dict[UUID, CancelStatus]:
+    async def cancel(self, queue: str, ids: Sequence[UUID], by: str = "") -> dict[UUID, CancelStatus]:
         """Cancels waiting jobs, and has the workers of running ones told."""
-        await self.queues.find(queue)
-        outcome = await settling.cancel(self._database, queue, ids, self._terms.cancel_grace_ms)
-        for stop in outcome.stops:
-            await self._stop(stop)
-        self._jobs_changed(
-            queue,
-            [
-                job_id
-                for job_id, status in outcome.statuses.items()
-                if status in (CancelStatus.CANCELLED, CancelStatus.REQUESTED)
-            ],
-        )
-        return outcome.statuses
+        order = Order(Change.CANCEL, queue, by, {"ids": [str(job_id) for job_id in ids]})
+        return {result.id: _cancelled(result) for result in await self.operations.change(queue, ids, order)}
 
     # What the parts tell each other.
 
@@ -339,6 +355,10 @@ class Broker:
         self._dispatcher.wake(queue, from_start=True, suspects=True)
         self._signals.tell_queue(queue, "back")
 
+    def _came_back(self, queue: str) -> None:
+        self._tickets(queue)
+        self._left(queue)
+
     def _back(self, queue: str, pause: timedelta) -> None:
         if pause <= timedelta(0):
             self._tickets(queue)
@@ -358,15 +378,15 @@ class Broker:
         if known.limited:
             self._tickets(queue)
 
-    async def change_queue(self, name: str, patch: QueuePatch) -> Queue:
+    async def change_queue(self, name: str, patch: QueuePatch, by: str = "") -> Queue:
         """Changes what `patch` says of a queue, here and on the other replicas."""
-        queue = await self.queues.update(name, patch)
+        queue = await self.queues.update(name, patch, by)
         self._rules_changed(name)
         return queue
 
-    async def pause_queue(self, name: str, *, paused: bool) -> Queue:
+    async def pause_queue(self, name: str, by: str = "", *, paused: bool) -> Queue:
         """Has nothing of a queue start any more, or again; what runs goes on."""
-        queue = await self.queues.pause(name, paused=paused)
+        queue = await self.queues.pause(name, by, paused=paused)
         self._rules_changed(name)
         return queue
 
@@ -397,7 +417,10 @@ class Broker:
         if self._book.stop_delivery(stop.session_id, stop.handle, stop.reason, stop.grace_ms):
             return
         owner = stop.owner or await sessions.find_owner(self._database, stop.session_id)
-        if owner is not None:
+        if owner is not None and stop.reason is StopReason.LEASE_LOST:
+            # Nothing in the database says it any more.
+            self._signals.tell_replica(owner, kind="void", session=stop.session_id, handle=str(stop.handle))
+        elif owner is not None:
             self._signals.tell_replica(owner, kind="stops")
 
     def _heard_of_queue(self, queue: str, what: str) -> None:
@@ -432,6 +455,8 @@ class Broker:
             self._book.lost(UUID(message["session"]))
         elif kind == "stops":
             self._look_again(self._tell_stops)
+        elif kind == "void" and (void := Handle.parse(message["handle"])) is not None:
+            self._book.stop_delivery(UUID(message["session"]), void, StopReason.LEASE_LOST, 0)
 
     def _found(self, look: Look) -> None:
         """Jobs wait that nobody told of; perhaps nobody told of other rules either."""
@@ -509,3 +534,16 @@ class Broker:
                 log.warning("polling failed", error=error.message)
             except Exception:
                 log.exception("polling failed")
+
+
+def _cancelled(result: Changed) -> CancelStatus:
+    match result.status:
+        case ChangeStatus.CHANGED:
+            return CancelStatus.CANCELLED
+        case ChangeStatus.REQUESTED:
+            return CancelStatus.REQUESTED
+        case _ if result.state is not None and result.state.finished:
+            return CancelStatus.ALREADY_FINISHED
+        case _:
+            # Live still after three rounds: it moves too fast to be met, the caller may repeat the call.
+            return CancelStatus.NOT_FOUND

@@ -350,9 +350,13 @@ class Dispatcher:
         return True
 
     def _pass_on(self, lane: _Lane) -> None:
-        """What was this lane's turn is another's."""
-        for session in lane.sessions:
-            self.credits_changed(session)
+        """If a lane takes nothing now, its sessions' other lanes wait for its turn no longer.
+
+        Nor those of sessions that it has not claimed for.
+        """
+        if lane.mixed and not (lane.hopeful and lane.well):
+            for session in lane.sessions:
+                self.credits_changed(session)
 
     async def _claim(self, lane: _Lane) -> bool:
         """One round; False if there is nothing to do until something changes."""
@@ -392,15 +396,14 @@ class Dispatcher:
         if from_start:
             lane.start_after = began + (time.monotonic() - began) / _START_SHARE
         if claimed:
-            lane.payload = max(1, sum(len(job.delivery.data) for job in claimed) // len(claimed))
+            left = sum(len(job.delivery.checkpoint) for job in claimed if job.delivery.checkpoint)
+            lane.payload = max(1, (left + sum(len(job.delivery.data) for job in claimed)) // len(claimed))
         if lane.restarts == restarts:
             # Otherwise something came back below while the claim was under way, which this floor would hide.
             lane.floor.raise_to(claimed)
         if len(claimed) == sum(want.count for want in wants):
             lane.hopeful = True
-        if lane.mixed and not lane.hopeful:
-            # Others of its sessions' lanes may have waited for its turn, though it claimed for other sessions.
-            self._pass_on(lane)
+        self._pass_on(lane)
         return lane.hopeful
 
     async def _claim_limited(self, lane: _Lane, wants: Sequence[Want]) -> list[Claimed]:

@@ -169,7 +169,8 @@ def _too_many(queue: Queue, jobs: int) -> JobwireError:
 
 
 def _fits(group: Sequence[Call], call: Call) -> bool:
-    if call.condition is not None or any(other.condition is not None for other in group):
+    # A condition is about its own jobs alone.
+    if call.condition is not None or group[-1].condition is not None:
         return False
     together = (*group, call)
     return (

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobwire_server.domain.errors import QueueNotFound
+from jobwire_server.domain.errors import FieldViolation, InvalidArgument, QueueNotFound
 from jobwire_server.domain.limits import DATA_BYTES_DEFAULT
 from jobwire_server.domain.queues import Queue, QueueCounts, QueuePatch
 from jobwire_server.store import queues as store
@@ -15,7 +15,8 @@ from jobwire_server.store.database import Database
 
 from . import background
 
-_FRESH_SECONDS = 2.0
+FRESH_SECONDS = 2.0
+"""For so long a queue is taken to be as it was seen."""
 _IN_USE_SECONDS = 60.0
 _LOOKED_AT_ONCE = 1_000
 
@@ -27,7 +28,7 @@ class _Entry:
     used: float = 0.0
 
     def outdated(self, now: float) -> bool:
-        return now - self.since >= _FRESH_SECONDS
+        return now - self.since >= FRESH_SECONDS
 
     def in_use(self, now: float) -> bool:
         return now - self.used < _IN_USE_SECONDS
@@ -102,9 +103,9 @@ class QueueBook:
         self._known.pop(name, None)
         return await self.for_publish(name)
 
-    async def pause(self, name: str, *, paused: bool) -> Queue:
+    async def pause(self, name: str, by: str, *, paused: bool) -> Queue:
         """Has nothing of a queue be claimed any more, or again. QueueNotFound if there is no such queue."""
-        if not await store.pause_queue(self._database, name, paused=paused):
+        if not await store.pause_queue(self._database, name, by, paused=paused):
             raise QueueNotFound(name)
         self._known.pop(name, None)
         return await self._look(name)
@@ -125,18 +126,43 @@ class QueueBook:
         except QueueNotFound:
             return DATA_BYTES_DEFAULT
 
-    async def create(self, queue: Queue) -> tuple[Queue, bool]:
-        """Makes sure that a queue exists; returns it as it is, and whether this call created it."""
-        created = await store.create_queue(self._database, queue)
+    async def create(self, queue: Queue, by: str | None = None) -> tuple[Queue, bool]:
+        """Makes sure that a queue exists; returns it as it is, and whether this call created it.
+
+        It is recorded if an operator asks for it, `by` name.
+        """
+        await self.check_chain(queue.name, queue.options.dead_letter)
+        created = await store.create_queue(self._database, queue, by)
         self._known.pop(queue.name, None)
         return await self._look(queue.name), created
 
-    async def update(self, name: str, patch: QueuePatch) -> Queue:
-        """Changes what `patch` says. QueueNotFound if there is no such queue."""
-        if not await store.update_queue(self._database, name, patch):
+    async def update(self, name: str, patch: QueuePatch, by: str = "") -> Queue:
+        """Changes what `patch` says, and records `by` whom. QueueNotFound if there is no such queue."""
+        await self.check_chain(name, patch.options.dead_letter)
+        if not await store.update_queue(self._database, name, patch, by):
             raise QueueNotFound(name)
         self._known.pop(name, None)
         return await self._look(name)
+
+    def forget(self, name: str) -> None:
+        """The queue is gone."""
+        self._known.pop(name, None)
+
+    async def check_dead_letter(self, name: str, target: str, at: str) -> Queue:
+        """The dead letter queue `target` of jobs in `name`: another one. QueueNotFound if there is no such queue."""
+        if target == name:
+            raise InvalidArgument(FieldViolation(at, f"must be another queue than {name!r} itself"))
+        return await self.find(target)
+
+    async def check_chain(self, name: str, target: str | None) -> None:
+        """Checks `target` as the dead letter queue of all of `name`: it must not lead back there."""
+        at, passed = "queue.options.dead_letter", [name]
+        while target and target not in passed[1:]:
+            if len(passed) > 1 and target == name:
+                rule = f"leads back to {name!r}, by way of {', '.join(passed[1:])}"
+                raise InvalidArgument(FieldViolation(at, rule))
+            passed.append(target)
+            target = (await self.check_dead_letter(name, target, at)).options.dead_letter
 
     async def list(self, after: str | None, limit: int) -> list[Queue]:
         """A page of queues by name."""
@@ -147,7 +173,7 @@ class QueueBook:
         return [queue.name for queue in await self.list(None, 100_000)]
 
     async def counts(self, names: Sequence[str]) -> dict[str, QueueCounts]:
-        """The live jobs of queues."""
+        """The jobs of queues that are live or failed."""
         return await store.count_jobs(self._database, names)
 
     def _remember(self, queue: Queue) -> Queue:

@@ -29,7 +29,7 @@ from jobwire_server.domain.errors import (
     QueueFull,
     ScheduleNotFound,
 )
-from jobwire_server.domain.jobs import NewJob, Published
+from jobwire_server.domain.jobs import NewJob, NotCreated, Published
 from jobwire_server.domain.schedules import Every, Once, Plan, Schedule, ScheduleSpec, Timing
 from jobwire_server.store import schedules as store
 from jobwire_server.store.database import Database
@@ -155,7 +155,7 @@ class Scheduler:
     async def run_due(self) -> bool:
         """Gives all that is due its turn; whether none is left but what another replica has in hand."""
         while due := await store.due(self._database, _LOOKED_AT_ONCE):
-            moved = [await self._turn(schedule, now) for schedule, now in due]
+            moved = [await self._turn(schedule, now) for schedule, now in due if schedule is not None]
             if not any(moved):
                 return False
         return True
@@ -205,7 +205,17 @@ class Scheduler:
         _check_size(queue.max_data_bytes, jobs[0], "data")
         turn = Turn(plan.next, len(jobs), plan.runs[-1], jobs[-1].id)
         condition = partial(store.take_turn, self._database, schedule=schedule, turn=turn)
-        return await self._publisher.publish_if(queue, jobs, condition) is not None
+        results = await self._publisher.publish_if(queue, jobs, condition)
+        if results is None:
+            return False
+        # An id that is known is that of this very due time.
+        refused = [result for result in results if result.reason not in (None, NotCreated.DUPLICATE_ID)]
+        if refused:
+            made = [result.id for result in results if result not in refused]
+            await store.note_refused(
+                self._database, schedule, len(refused), made[-1] if made else None, _why(refused[-1])
+            )
+        return True
 
     async def _put_off(self, schedule: Schedule, why: str, pause_ms: int) -> bool:
         log.warning("a schedule was put off", schedule=schedule.spec.name, error=why, pause_ms=pause_ms)
@@ -270,6 +280,11 @@ def _past(timing: Timing, now: datetime) -> InvalidArgument:
         rule = f"must be to come; got {timing.at:%Y-%m-%d %H:%M:%S} UTC, and it is {now:%Y-%m-%d %H:%M:%S} UTC"
         return InvalidArgument(FieldViolation("schedule.once", rule))
     return InvalidArgument(FieldViolation("schedule", "is never due"))
+
+
+def _why(refused: Published) -> str:
+    assert refused.reason is not None
+    return f"the queue did not take the job: {refused.reason.name}, job {refused.met} stands in its way"
 
 
 def _cut(text: str) -> str:

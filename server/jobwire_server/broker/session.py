@@ -23,6 +23,8 @@ from .stream import Stream
 
 _DELIVERY_OVERHEAD = 600
 """More bytes than a delivery takes in a message besides payload and headers."""
+_ORIGIN_BYTES = 10_000
+"""More than a dead letter tells of the job it comes from: its last error for the most part."""
 
 
 @dataclass(slots=True)
@@ -133,6 +135,10 @@ class Session:
         size = 0
         for delivery in deliveries:
             cost = _DELIVERY_OVERHEAD + _length(delivery.data) + _length(delivery.headers or "")
+            if delivery.checkpoint:
+                cost += _length(delivery.checkpoint)
+            if delivery.origin is not None:
+                cost += _ORIGIN_BYTES
             if group and size + cost > STREAM_MESSAGE_BYTES:
                 self._push(group, size)
                 group, size = [], 0

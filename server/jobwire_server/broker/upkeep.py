@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 
 from jobwire_server.domain.errors import JobwireError, LockTimeout
-from jobwire_server.store import archive, sessions
+from jobwire_server.store import actions, archive, sessions
 from jobwire_server.store import upkeep as store
 from jobwire_server.store.database import Connection, Database
 from jobwire_server.store.sessions import Ended, Sighting
@@ -135,7 +135,8 @@ class SessionWatch:
 class Upkeep:
     """Due jobs, schedules, time limits, the archive: a loop each. The first also looks for jobs that no signal told of.
 
-    `on_gates(queue)` is called when the gates of a queue are to be looked at.
+    `on_gates(queue)` is called when the gates of a queue are to be looked at, `on_letters()` when dead letters are to
+    be carried over, `on_waiting(queues)` with the queues whose jobs may wait for so long only.
 
     `hungry()` says where, and `on_found(look)` is called for each place that has some; `on_ready(queue)` when
     jobs became claimable or were given back, `on_stop(stop)` for each delivery to be told to stop, `on_changed(queue)`
@@ -152,6 +153,8 @@ class Upkeep:
         on_found: Callable[[Look], None],
         on_ready: Callable[[str], None],
         on_gates: Callable[[str], None],
+        on_letters: Callable[[], None],
+        on_waiting: Callable[[Sequence[str]], None],
         on_stop: Callable[[Stop], Awaitable[None]],
         on_changed: Callable[[str], None],
         run_schedules: Callable[[], Awaitable[bool]],
@@ -164,6 +167,8 @@ class Upkeep:
         self._next_look = 0.0
         self._on_ready = on_ready
         self._on_gates = on_gates
+        self._on_letters = on_letters
+        self._on_waiting = on_waiting
         self._on_stop = on_stop
         self._on_changed = on_changed
         self._run_schedules = run_schedules
@@ -210,6 +215,9 @@ class Upkeep:
             self._on_found(look)
         for queue in due.gates:
             self._on_gates(queue)
+        if due.letters:
+            self._on_letters()
+        self._on_waiting(due.waiting)
         if due.claim:
             self._claim_due.set()
         if due.schedule_in_ms == 0:
@@ -248,6 +256,7 @@ class Upkeep:
         dropped = await archive.drop_past_days(self._database, today)
         if dropped:
             log.info("archive days dropped", days=[day.isoformat() for day in dropped])
+        await actions.forget_old(self._database)
         await asyncio.sleep(_ARCHIVE_SECONDS)
 
 

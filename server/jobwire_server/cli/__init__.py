@@ -14,7 +14,24 @@ import typer
 import typer.core
 import typer.main
 
-_COMMANDS = ("serve", "migrate", "recover", "publish", "job", "queues", "schedules", "sessions", "demo", "version")
+_COMMANDS = (
+    "serve",
+    "migrate",
+    "recover",
+    "publish",
+    "work",
+    "job",
+    "jobs",
+    "queues",
+    "redrive",
+    "keys",
+    "schedules",
+    "sessions",
+    "actions",
+    "top",
+    "demo",
+    "version",
+)
 
 GRPC_EXPERIMENTS = "-event_engine_listener"
 """gRPC reads this when it is imported. Its newer listener has threads of its own, which hand each event to the thread

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -26,7 +29,7 @@ def call(server: str, work: Callable[[Client], Awaitable[Result]]) -> Result:
     """Does `work` with a client of the server; what goes wrong ends the command."""
 
     async def run() -> Result:
-        async with Client(server, timeout=_TIMEOUT) as client:
+        async with Client(server, timeout=_TIMEOUT, actor=_actor()) as client:
             return await work(client)
 
     try:
@@ -35,6 +38,19 @@ def call(server: str, work: Callable[[Client], Awaitable[Result]]) -> Result:
         fail(error.message, code_of(error))
     except KeyboardInterrupt:
         raise typer.Exit(Code.INTERRUPTED) from None
+
+
+def _actor() -> str:
+    """Who calls, for the record of what operators do."""
+    return os.environ.get("JOBWIRE_ACTOR") or f"{_user()}@{socket.gethostname()}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that has no name.
+        return str(os.getuid())
 
 
 def code_of(error: JobwireError) -> Code:

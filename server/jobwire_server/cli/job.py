@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from jobwire import Cancelled, CancelStatus, Client, JobInfo, JobState
+from jobwire import JobInfo, JobState
 from jobwire_server.cli.calling import DEFAULT_SERVER, ServerOption, call
-from jobwire_server.cli.ending import Code, fail, say
+from jobwire_server.cli.ending import Code
 from jobwire_server.cli.output import JsonOption, moment, print_facts, print_json, span
 
 app = typer.Typer()
@@ -23,15 +23,10 @@ def job(
     *,
     queue: Annotated[str, typer.Option(metavar="QUEUE", help="Its queue; without it all queues are searched.")] = "",
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it is finished.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job; a running one is told to stop.")] = False,
     server: ServerOption = DEFAULT_SERVER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a job, follow it, or cancel it. The exit code is 1 if it failed or was cancelled."""
-    if cancel:
-        _report_cancelled(call(server, lambda client: _cancel(client, job_id, queue)), as_json=as_json)
-        if not watch:
-            return
+    """Show a job, or follow it. The exit code is 1 if it failed or was cancelled."""
     if watch:
         found = _watch_as_json(server, job_id, queue) if as_json else watch_with_bar(server, job_id, queue)
     else:
@@ -40,27 +35,8 @@ def job(
             print_json(found)
     if not as_json:
         _print(found)
-    if found.state in (JobState.FAILED, JobState.CANCELLED) and not cancel:
+    if found.state in (JobState.FAILED, JobState.CANCELLED):
         raise typer.Exit(Code.NEGATIVE)
-
-
-async def _cancel(client: Client, job_id: str, queue: str) -> Cancelled:
-    name = queue or (await client.get_job(job_id)).queue
-    return (await client.admin.cancel_jobs(name, [job_id]))[0]
-
-
-def _report_cancelled(result: Cancelled, *, as_json: bool) -> None:
-    if as_json:
-        print_json(result)
-    match result.status:
-        case CancelStatus.CANCELLED:
-            say("the job is cancelled")
-        case CancelStatus.REQUESTED:
-            say("the job runs; its worker is told to stop")
-        case CancelStatus.NOT_FOUND:
-            fail("there is no such job", Code.NOT_FOUND)
-        case _:
-            fail("the job had finished before")
 
 
 def _watch_as_json(server: str, job_id: str, queue: str) -> JobInfo:
@@ -101,6 +77,7 @@ def _print(found: JobInfo) -> None:
         ("deliveries", f"{found.attempt}, retries used {found.retry_count} of {found.options.retry_limit}"),
         ("published", moment(found.created_at)),
     ]
+    facts += _belongings(found)
     if found.start_after > found.created_at:
         facts.append(("not before", moment(found.start_after)))
     if found.started_at:
@@ -113,3 +90,21 @@ def _print(found: JobInfo) -> None:
         facts.append(("output", json.dumps(found.output, ensure_ascii=False)))
     facts += [(f"error in run {error.attempt}", f"{error.type}: {error.message}") for error in found.errors]
     print_facts(facts)
+
+
+def _belongings(found: JobInfo) -> list[tuple[str, object]]:
+    """What a job has that most have not."""
+    facts: list[tuple[str, object]] = []
+    if found.checkpoint is not None:
+        facts.append(("checkpoint", json.dumps(found.checkpoint, ensure_ascii=False)))
+    if found.key:
+        facts.append(("key", found.key))
+    if found.group:
+        facts.append(("group", f"{found.group.id}, tier {found.group.tier}" if found.group.tier else found.group.id))
+    if found.waits_for:
+        facts.append(("waits for", f"its turn in {found.waits_for}"))
+    if found.origin:
+        origin = found.origin
+        redriven = f", redriven {origin.redrives} times" if origin.redrives else ""
+        facts.append(("comes from", f"{origin.job_id} in {origin.queue}, failed {moment(origin.failed_at)}{redriven}"))
+    return facts

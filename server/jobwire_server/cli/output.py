@@ -33,7 +33,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, who
         table.add_column(name, justify="right" if numeric else "left", no_wrap=name in whole)
     for row in rows:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    Console().print(table)
+    Console().print(table, markup=False)
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:

@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,23 +18,33 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from jobwire import Client, InvalidArgument, JobwireError, NewJob
+from jobwire import Client, Group, InvalidArgument, JobOptions, JobwireError, NewJob, NotCreatedReason
 from jobwire.convert import spec_from
+from jobwire.limits import JobLabels
 from jobwire.wire import MAX_CALL_BYTES
 from jobwire_server.cli.calling import DEFAULT_SERVER, ServerOption, call, code_of
 from jobwire_server.cli.ending import Code, fail, say
 from jobwire_server.cli.output import JsonOption, print_json
+from jobwire_server.cli.terms import seconds
 
 app = typer.Typer()
 
 _BATCH = 500
 _FRAME_BYTES = 5
 """What a job's tag and length add to a call at most."""
+_WHY = {
+    NotCreatedReason.DUPLICATE_ID: "its id is known already",
+    NotCreatedReason.POLICY: "the queue's policy allows no further job of its key now",
+    NotCreatedReason.THROTTLED: "there was one of its key in this slot of time",
+    NotCreatedReason.DEBOUNCED: "there is one of its key for the next slot of time",
+    NotCreatedReason.NOT_UNIQUE: "there was one of its key lately",
+    NotCreatedReason.OTHER: "for a reason that this version does not know",
+}
 _JOB_INDEX = re.compile(r"jobs\[(\d+)\]")
 
 
 @app.command()
-def publish(
+def publish(  # noqa: PLR0913  (a job has that many sides)
     queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue; made if it does not exist.")],
     data: Annotated[
         str, typer.Argument(metavar="[JSON|-]", help="The payload, or - for standard input, one job a line.")
@@ -41,15 +52,44 @@ def publish(
     *,
     priority: Annotated[int, typer.Option(help="Higher is delivered first (-32768 to 32767).")] = 0,
     start_in: Annotated[float | None, typer.Option(metavar="SECONDS", help="Deliver it no sooner than this.")] = None,
+    key: Annotated[str | None, typer.Option(help="What it is about; others of its key are minded.")] = None,
+    group: Annotated[str | None, typer.Option(help="Whom it is done for.")] = None,
+    tier: Annotated[str | None, typer.Option(help="The kind of group.")] = None,
+    throttle: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="SPAN", help="One of its key in each slot of this length, such as 1m."),
+    ] = None,
+    debounce: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="SPAN", help="The same, but the second one starts with the next slot."),
+    ] = None,
+    unique_for: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="SPAN", help="One of its key within any time of this length."),
+    ] = None,
+    dead_letter: Annotated[
+        str | None, typer.Option(metavar="QUEUE", help="Where it goes as a new job if it fails for good.")
+    ] = None,
+    retry_limit: Annotated[int | None, typer.Option(help="How often it is tried again (0 to 1000).")] = None,
     server: ServerOption = DEFAULT_SERVER,
     as_json: JsonOption = False,
 ) -> None:
     """Publish one job, or one for each line of standard input.
 
-    Prints the id of one job. Lines go out in batches of 500, in order; at a bad line it stops, names the line, and all
-    lines before it are published.
+    Prints the id of one job; if it was not stored, that of the job in its way, and why. Lines go out in batches of 500,
+    in order; at a bad line it stops, names the line, and all lines before it are published.
     """
-    terms = _Terms(queue, priority, start_in)
+    if tier is not None and group is None:
+        fail("--tier says of which kind a group is: give --group as well", Code.USAGE)
+    labels = JobLabels(
+        key=key,
+        group=None if group is None else Group(group, tier or ""),
+        throttle=throttle,
+        debounce=debounce,
+        unique_for=unique_for,
+    )
+    options = JobOptions(dead_letter=dead_letter, retry_limit=retry_limit)
+    terms = _Terms(queue, priority, start_in, None if options == JobOptions() else options, labels)
     if data == "-":
         if sys.stdin.isatty():
             say("Reading jobs from the terminal, one a line; Ctrl-D ends.")
@@ -64,6 +104,8 @@ def publish(
         print_json(published)
     else:
         sys.stdout.write(f"{published.job_id}\n")
+    if not published.created:
+        say(f"not stored: {_WHY[published.reason]}; it met job {published.met_job_id}")
 
 
 @dataclass(frozen=True)
@@ -73,6 +115,8 @@ class _Terms:
     queue: str
     priority: int
     start_in: float | None
+    options: JobOptions | None
+    labels: JobLabels
 
     def job(self, text: str) -> NewJob:
         """The job with this payload. Raises ValueError if it is not JSON or cannot travel."""
@@ -80,7 +124,7 @@ class _Terms:
             payload = json.loads(text, parse_constant=_refuse)
         except RecursionError:
             raise ValueError("it is nested too deeply; at most 64 levels are taken") from None
-        return NewJob(payload, priority=self.priority, start_in=self.start_in)
+        return NewJob(payload, priority=self.priority, start_in=self.start_in, options=self.options, **self.labels)
 
 
 class _Stopped(Exception):
@@ -122,7 +166,9 @@ def _publish_lines(server: str, terms: _Terms, source: BinaryIO, *, as_json: boo
     if stopped is not None:
         fail(f"{stopped}\n{publication.count:,} jobs were published, all lines before that one", stopped.code)
     if not as_json:
-        say(f"published {publication.count:,} jobs to {terms.queue} in {time.monotonic() - started:.1f} s")
+        say(f"published {publication.created:,} jobs to {terms.queue} in {time.monotonic() - started:.1f} s")
+        for reason, count in publication.not_stored.items():
+            say(f"{count:,} were not stored: {_WHY[reason]}")
 
 
 def _batches(terms: _Terms, source: BinaryIO, advance: Callable[[int], None]) -> Iterator[_Batch]:
@@ -152,6 +198,13 @@ class _Publication:
         self._queue = queue
         self._as_json = as_json
         self.count = 0
+        """Those that were not stored included."""
+        self.not_stored: Counter[NotCreatedReason] = Counter()
+
+    @property
+    def created(self) -> int:
+        """Those that were stored."""
+        return self.count - self.not_stored.total()
 
     async def send(self, client: Client, batch: _Batch) -> None:
         """Publishes a batch. If the server refuses one of its jobs, those before it are published; raises _Stopped."""
@@ -171,6 +224,7 @@ class _Publication:
     async def _publish(self, client: Client, jobs: list[NewJob]) -> None:
         results = await client.publish_many(self._queue, jobs) if jobs else []
         self.count += len(results)
+        self.not_stored.update(result.reason for result in results if not result.created)
         if self._as_json:
             for result in results:
                 print_json(result)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
 import typer
 
+from jobwire_server.cli.asking import YesOption, ask
 from jobwire_server.cli.database import on_database
-from jobwire_server.cli.ending import Code, fail, say
+from jobwire_server.cli.ending import fail, say
 from jobwire_server.cli.output import JsonOption, print_json, print_table
 from jobwire_server.store import migrate as migrations
 from jobwire_server.store.database import Database
@@ -25,14 +23,11 @@ backup, before servers are started on it. If workers do run, their jobs will run
 @app.command()
 def recover(
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """After a restore from a backup: end all sessions, give every running job back, and say how many."""
-    if not yes:
-        say(f"{_WARNING}\nGo on? [y/N]")
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            fail("nothing was changed", Code.NEGATIVE)
+    ask(_WARNING, yes=yes)
     done = on_database(_recover)
     if done is None:
         fail("there is no Jobwire schema in this database: check DATABASE_URL and JOBWIRE_SCHEMA")

@@ -78,6 +78,15 @@ class JobNotFound(NotFound):
         super().__init__(f"there is no job {job_id} {where}; it may have passed its retention")
 
 
+class NoJobWaits(NotFound):
+    """No job that could be changed waits under this id or key."""
+
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, queue: str, name: str) -> None:
+        super().__init__(f"no job {name} waits in queue {queue!r}; it may run or have finished")
+
+
 class ScheduleNotFound(NotFound):
     """There is no schedule of this name."""
 
@@ -99,7 +108,40 @@ class SessionLost(NotFound):
 
 
 class FailedPrecondition(JobwireError):
-    """The state of something forbids it, until somebody changes that."""
+    """What is asked for cannot be done as things stand; the message says what to do first."""
+
+
+class ConfirmationRequired(FailedPrecondition):
+    """Jobs would be changed by a filter, and nobody has said that so many are meant."""
+
+    reason = "CONFIRMATION_REQUIRED"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"{why}; make the call with `dry_run` first, until it gives a `confirmation`, and pass that with the same"
+            " filter and change; or state a `limit`"
+        )
+
+
+class QueueNotEmpty(FailedPrecondition):
+    """The queue to be deleted has live jobs."""
+
+    reason = "QUEUE_NOT_EMPTY"
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(
+            f"queue {queue!r} has jobs that wait or run; let them finish, or purge the queue and cancel what runs,"
+            " or delete it with `force`, which deletes them too"
+        )
+
+
+class QueueReferenced(FailedPrecondition):
+    """Something refers to the queue to be deleted."""
+
+    reason = "QUEUE_REFERENCED"
+
+    def __init__(self, queue: str, by: str) -> None:
+        super().__init__(f"queue {queue!r} is in use by {by}; remove that first, or delete the queue with `force`")
 
 
 class QueueBusy(FailedPrecondition):
@@ -109,6 +151,18 @@ class QueueBusy(FailedPrecondition):
 
     def __init__(self, queue: str, why: str) -> None:
         super().__init__(f"queue {queue!r} cannot be changed like this now: {why}")
+
+
+class TooMuchToRead(JobwireError):
+    """One look of a search took longer than such reads may."""
+
+    reason = "TOO_MUCH_TO_READ"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is too much to read for this filter; narrow it: name the queue, a key, or states, and compare"
+            " payloads (`data_contains`) only with those beside it"
+        )
 
 
 class SessionTakenOver(JobwireError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from .handles import Handle
@@ -116,6 +116,10 @@ class Delivery(NamedTuple):
     expire_ms: int
     suspect: bool = False
     """It was lost with a session before, so it runs alone in its session."""
+    checkpoint: str | None = None
+    """What earlier attempts left, as JSON text."""
+    origin: Origin | None = None
+    """What it was made of, if it is a dead letter or was redriven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,8 @@ class Extend:
 
     expire_ms: int | None
     progress: Progress | None
+    checkpoint: str | None = None
+    """JSON text for the next attempt; None: what was left before stays; empty: nothing is left."""
 
 
 Outcome = Complete | Fail | Release | Extend
@@ -208,6 +214,23 @@ class JobFailure:
     message: str
     trace: str
     worker: str
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The job that a dead letter, or a redriven one, was made of."""
+
+    queue: str
+    id: UUID
+    created_at: datetime
+    failed_at: datetime
+    attempts: int
+    error: JobFailure | None
+    first_queue: str | None
+    """If that was a dead letter itself: where the first one came from."""
+    first_id: UUID | None
+    redrives: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +260,7 @@ class Job:
     cancel_requested: bool
     revision: str
     labels: Labels = NO_LABELS
-    dead_letter: str | None = None
-    origin: dict[str, Any] | None = None
+    origin: Origin | None = None
     checkpoint: str | None = None
     waits_at: str | None = None
     """The gate that keeps a blocked job: `k` and its key, or `g` and its group."""

@@ -76,6 +76,7 @@ ERROR_TYPE: Final = 200
 ERROR_MESSAGE: Final = 2_000
 ERROR_TRACE: Final = 8_192
 PROGRESS_NOTE: Final = 1_000
+CHECKPOINT_BYTES: Final = 64 * 1024
 SUSPECT_LOSSES: Final = 2
 """From so many losses together with its session on a job is claimed alone. Most workers that die do so for reasons of
 their own, and all they held would have to wait for its turn; a job that is to blame shows it at the next death."""
@@ -85,3 +86,5 @@ POISON_LOSSES: Final = 5
 
 DEDUPLICATION_HOURS: Final = 24
 """For so long after its end a job's id is still known to Publish, if its retention lasts."""
+
+REDRIVE_RATE_MAX: Final = 10_000

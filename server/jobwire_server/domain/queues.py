@@ -145,9 +145,13 @@ class QueuePatch:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """The live jobs of a queue."""
+    """The jobs of a queue that are live or failed. A number above `exact_up_to` is an estimate."""
 
     ready: int
     scheduled: int
     active: int
     blocked: int = 0
+    failed: int = 0
+    exact_up_to: int = 0
+    oldest_ready_ms: int | None = None
+    """For how long the oldest has been waiting of those first in line at each priority; None if none is ready."""

@@ -13,6 +13,7 @@ from jobwire_server.domain.shares import EVERY_RANK, Ranks
 
 from . import arrays
 from .database import Connection, Database, Row
+from .reading import read_origin
 
 LOWEST, HIGHEST = EVERY_RANK
 _PLAIN, _LIMITED = 0, 1
@@ -174,6 +175,8 @@ def _claimed(queue: bytes, tokens: Sequence[bytes], row: Row, *, suspect: bool) 
         row.created_at,
         row.expire_ms,
         suspect,
+        row.checkpoint,
+        origin=None if row.origin is None else read_origin(row.origin),
     )
     return Claimed(row.rank, row.seq, delivery)
 

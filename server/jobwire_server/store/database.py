@@ -21,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import namedtuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from jobwire_server.domain.errors import DatabaseUnavailable, LockTimeout
+from jobwire_server.domain.errors import DatabaseUnavailable, LockTimeout, TooMuchToRead
 
 from .connection import Connection
 from .exchange import Row
@@ -54,7 +54,12 @@ _PINNED_PLANS = {
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
 }
-_FREE_PLANS = {name: "auto" if name == "plan_cache_mode" else "on" for name in _PINNED_PLANS if name != "jit"}
+_READ_PLANS = {
+    # For the parameters at hand: most conditions of a search are not given, and are no part of its plan then.
+    "plan_cache_mode": "force_custom_plan",
+    # What an index gives in order is not to be sorted, however few rows there seem to be.
+    "enable_sort": "off",
+}
 _BOUNDS = {
     "statement_timeout": "30s",
     # Short: a lock that somebody holds must delay the calls that share a group with its victim but briefly.
@@ -189,10 +194,19 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
-        """A connection for an operator's reads: one at a time in all, bounded in time, with plans chosen freely."""
-        async with self._reads, self.transaction() as connection:
-            await connection.set_local(_FREE_PLANS | _READ_BOUND)
-            yield connection
+        """A connection for an operator's reads: one at a time in all, bounded in time, each planned by itself.
+
+        What takes longer than the bound ends with TooMuchToRead.
+        """
+        async with self._reads:
+            try:
+                async with self.transaction() as connection:
+                    await connection.set_local(_READ_PLANS | _READ_BOUND)
+                    yield connection
+            except DatabaseUnavailable as error:
+                if isinstance(error.__cause__, errors.QueryCanceled):
+                    raise TooMuchToRead from error
+                raise
 
     async def run(self, connection: Connection, name: str, params: Mapping[str, Any] | None = None) -> Sequence[Row]:
         """Runs the named statement and returns its rows, if it has any."""

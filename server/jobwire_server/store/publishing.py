@@ -144,6 +144,25 @@ def _item(job: NewJob, rule: JobOptions) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A job to be stored in a queue by whoever has a transaction for it."""
+
+    queue: Queue
+    job: NewJob
+
+
+async def store_one(database: Database, connection: Connection, stored: Stored) -> UUID | None:
+    """Stores one job as `publish_keyed` does, within the caller's transaction; None if it is not to be stored."""
+    job = stored.job
+    params = {
+        "queue": stored.queue.name,
+        "hours": DEDUPLICATION_HOURS,
+        "jobs": Jsonb([_item(job, job.options.over(stored.queue.options))]),
+    }
+    return None if await database.run(connection, "publish_keyed", params) else job.id
+
+
 async def hand_over(
     database: Database,
     replica: UUID,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -20,12 +21,16 @@ from jobwire_server.domain.queues import (
     Rate,
 )
 
-from . import arrays
-from .database import Database, Row
+from . import actions, arrays
+from .actions import Entry
+from .database import Connection, Database, Row
+
+_COUNTED_MOST, _COUNTED_LEAST, _COUNTED_TOGETHER = 10_000, 100, 30_000
+"""How many jobs of a kind are counted: of one queue, of each however many queues there are, and of all together."""
 
 
-async def create_queue(database: Database, queue: Queue) -> bool:
-    """Makes sure that a queue exists; returns whether this call created it."""
+async def create_queue(database: Database, queue: Queue, by: str | None = None) -> bool:
+    """Makes sure that a queue exists; returns whether this call created it. What an operator does is recorded."""
     params = {
         "name": queue.name,
         "max_data_bytes": queue.max_data_bytes,
@@ -34,11 +39,18 @@ async def create_queue(database: Database, queue: Queue) -> bool:
         "fair": queue.fair,
         "waiting_ms": queue.waiting_ms or None,
     }
-    return bool(await database.once("create_queue", params | _options(queue.options) | _limits(queue.limits)))
+    params |= _options(queue.options) | _limits(queue.limits) | {"dead_letter": queue.options.dead_letter or None}
+    if by is None:
+        return bool(await database.once("create_queue", params))
+    async with database.transaction() as connection:
+        created = bool(await database.run(connection, "create_queue", params))
+        if created:
+            await actions.record(database, connection, Entry(by, "queue.create", queue.name))
+        return created
 
 
-async def update_queue(database: Database, name: str, patch: QueuePatch) -> bool:
-    """Changes what `patch` says; returns whether the queue exists.
+async def update_queue(database: Database, name: str, patch: QueuePatch, by: str = "") -> bool:
+    """Changes what `patch` says, and records it; returns whether the queue exists.
 
     If its gates change, its jobs pass them anew, with the same commit. QueueBusy if they are too many for that, or do
     not fit the policy.
@@ -49,34 +61,49 @@ async def update_queue(database: Database, name: str, patch: QueuePatch) -> bool
         "max_depth": patch.max_depth,
         "waiting_ms": patch.waiting_ms,
     }
-    if not patch.changes_gates:
-        return bool(await database.once("update_queue", params))
+    async with database.transaction() as connection:
+        if patch.changes_gates and not await _change_gates(database, connection, name, patch):
+            return False
+        if not await database.run(connection, "update_queue", params):
+            return False
+        if patch.changes_gates:
+            await database.run(connection, "gate_anew", {"queue": name})
+        await actions.record(database, connection, Entry(by, "queue.update", name, _said(patch)))
+    return True
+
+
+async def _change_gates(database: Database, connection: Connection, name: str, patch: QueuePatch) -> bool:
     gates = _limits(patch.limits or QueueLimits()) | {
         "name": name,
         "policy": patch.policy,
         "fair": patch.fair,
         "set_limits": patch.limits is not None,
     }
+    jobs = await database.run(connection, "lock_queue_jobs", {"queue": name, "most": GATE_CHANGE_JOBS + 1})
+    if len(jobs) > GATE_CHANGE_JOBS:
+        raise QueueBusy(
+            name,
+            f"more than {GATE_CHANGE_JOBS:,} jobs wait or run in it, and all would have to pass its gates anew;"
+            " let workers catch up, or publish to a new queue",
+        )
+    if patch.policy is Policy.KEY_STRICT_FIFO and any(job.key is None for job in jobs):
+        raise QueueBusy(name, "jobs without a key wait or run in it, and key_strict_fifo needs one of each")
+    return bool(await database.run(connection, "change_gates", gates))
+
+
+def _said(patch: QueuePatch) -> dict[str, object]:
+    """What a patch says, for the record."""
+    said = asdict(patch)
+    return {name: value for name, value in {**said.pop("options"), **said}.items() if value is not None}
+
+
+async def pause_queue(database: Database, name: str, by: str = "", *, paused: bool) -> bool:
+    """Has nothing of a queue be claimed any more, or again, and records it; returns whether the queue exists."""
     async with database.transaction() as connection:
-        jobs = await database.run(connection, "lock_queue_jobs", {"queue": name, "most": GATE_CHANGE_JOBS + 1})
-        if len(jobs) > GATE_CHANGE_JOBS:
-            raise QueueBusy(
-                name,
-                f"more than {GATE_CHANGE_JOBS:,} jobs wait or run in it, and all would have to pass its gates anew;"
-                " let workers catch up, or publish to a new queue",
-            )
-        if patch.policy is Policy.KEY_STRICT_FIFO and any(job.key is None for job in jobs):
-            raise QueueBusy(name, "jobs without a key wait or run in it, and key_strict_fifo needs one of each")
-        if not await database.run(connection, "change_gates", gates):
-            return False
-        await database.run(connection, "update_queue", params)
-        await database.run(connection, "gate_anew", {"queue": name})
-    return True
-
-
-async def pause_queue(database: Database, name: str, *, paused: bool) -> bool:
-    """Has nothing of a queue be claimed any more, or again; returns whether the queue exists."""
-    return bool(await database.once("pause_queue", {"name": name, "paused": paused}))
+        known = bool(await database.run(connection, "pause_queue", {"name": name, "paused": paused}))
+        if known:
+            await actions.record(database, connection, Entry(by, "queue.pause" if paused else "queue.resume", name))
+        return known
 
 
 def _options(options: JobOptions | JobOptionsPatch) -> dict[str, Any]:
@@ -113,11 +140,20 @@ async def list_queues(database: Database, after: str | None, limit: int) -> list
     return [_queue(row) for row in await database.once("list_queues", {"after": after, "limit": limit})]
 
 
+def counted_up_to(queues: int) -> int:
+    """How many jobs of a kind are counted in each of so many queues before an estimate stands in."""
+    return max(_COUNTED_LEAST, min(_COUNTED_MOST, _COUNTED_TOGETHER // max(1, queues)))
+
+
 async def count_jobs(database: Database, names: Sequence[str]) -> dict[str, QueueCounts]:
-    """The live jobs of queues."""
+    """The jobs of queues. The more queues, the sooner an estimate stands in for a count."""
+    most = counted_up_to(len(names))
     async with database.reading() as connection:
-        rows = await database.run(connection, "count_jobs", {"names": arrays.texts(names)})
-    return {row.name: QueueCounts(row.ready, row.scheduled, row.active, row.blocked) for row in rows}
+        rows = await database.run(connection, "count_jobs", {"names": arrays.texts(names), "most": most})
+    return {
+        row.name: QueueCounts(row.ready, row.scheduled, row.active, row.blocked, row.failed, most, row.oldest_ready_ms)
+        for row in rows
+    }
 
 
 async def depth(database: Database, queue: str, most: int) -> int:

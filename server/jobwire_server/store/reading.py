@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from jobwire_server.domain.jobs import Job, JobFailure, JobState, Labels, Progress
+from jobwire_server.domain.jobs import Job, JobFailure, JobState, Labels, Origin, Progress
 from jobwire_server.domain.queues import JobOptions
 
 from . import arrays
@@ -17,7 +17,7 @@ from .database import Database, Row
 async def get_job(database: Database, queues: Sequence[str], job_id: UUID) -> Job | None:
     """The job of this id in one of the queues; the newest, should there be several."""
     rows = await database.once("get_job", {"queues": arrays.texts(queues), "id": job_id})
-    return _job(rows[0]) if rows else None
+    return job_from(rows[0]) if rows else None
 
 
 async def revisions(
@@ -31,22 +31,12 @@ async def revisions(
     return {(row.queue, row.id): (_revision(row), JobState(row.state)) for row in rows}
 
 
-async def list_jobs(
-    database: Database, queue: str, states: Sequence[JobState], before: UUID | None, limit: int
-) -> list[Job]:
-    """A page of jobs by descending id."""
-    async with database.reading() as connection:
-        rows = await database.run(
-            connection, "list_jobs", {"queue": queue, "states": arrays.int4s(states), "before": before, "limit": limit}
-        )
-    return [_job(row) for row in rows]
-
-
 def _revision(row: Row) -> str:
     return f"{row.state}.{row.attempt}.{row.progress_count}"
 
 
-def _job(row: Row) -> Job:
+def job_from(row: Row) -> Job:
+    """A row of `job_record` as a job."""
     progress = row.progress
     return Job(
         queue=row.queue,
@@ -62,6 +52,7 @@ def _job(row: Row) -> Job:
             row.retry_delay_max_ms,
             row.expire_ms,
             row.retention_ms,
+            row.dead_letter,
         ),
         attempt=row.attempt,
         retry_count=row.retry_count,
@@ -79,8 +70,7 @@ def _job(row: Row) -> Job:
         cancel_requested=row.stopping,
         revision=_revision(row),
         labels=Labels(row.key, row.group_id, row.tier),
-        dead_letter=row.dead_letter,
-        origin=row.origin,
+        origin=None if row.origin is None else read_origin(row.origin),
         checkpoint=row.checkpoint,
         waits_at=row.waits_at,
     )
@@ -94,4 +84,22 @@ def _failure(error: dict[str, Any]) -> JobFailure:
         error["message"],
         error["trace"],
         error["worker"] or "",
+        datetime.fromisoformat(error["started"]) if error.get("started") else None,
+    )
+
+
+def read_origin(origin: dict[str, Any]) -> Origin:
+    """The job that a dead letter was made of, as stored with it."""
+    first = origin.get("first", {})
+    error = origin.get("error")
+    return Origin(
+        origin["queue"],
+        UUID(origin["id"]),
+        datetime.fromisoformat(origin["created"]),
+        datetime.fromisoformat(origin["failed"]),
+        origin["attempts"],
+        None if error is None else _failure(error),
+        first.get("queue"),
+        UUID(first["id"]) if first else None,
+        origin.get("redrives", 0),
     )

@@ -43,9 +43,12 @@ async def now(database: Database) -> datetime:
     return moment
 
 
-async def due(database: Database, limit: int) -> list[tuple[Schedule, datetime]]:
-    """The schedules to be looked at now, those first that have waited longest; each with what time it is."""
-    return [(_schedule(row), row.now) for row in await database.once("due_schedules", {"limit": limit})]
+async def due(database: Database, limit: int) -> list[tuple[Schedule | None, datetime]]:
+    """The schedules to be looked at now, those first that have waited longest; each with what time it is.
+
+    None stands for one that says what only newer servers understand.
+    """
+    return [(_known(row), row.now) for row in await database.once("due_schedules", {"limit": limit})]
 
 
 async def take_turn(database: Database, connection: Connection, schedule: Schedule, turn: Turn) -> bool:
@@ -127,6 +130,11 @@ async def note_run(database: Database, schedule: Schedule, job_id: UUID) -> None
     await database.once("note_run", {"id": schedule.id, "job_id": job_id})
 
 
+async def note_refused(database: Database, schedule: Schedule, jobs: int, job_id: UUID | None, why: str) -> None:
+    """Notes that of the jobs of a turn so many were not stored, `job_id` was the last that was, and why."""
+    await database.once("note_refused", {"id": schedule.id, "jobs": jobs, "job_id": job_id, "error": why})
+
+
 def _columns(spec: ScheduleSpec) -> dict[str, Any]:
     timing = spec.timing
     return {
@@ -169,6 +177,13 @@ def _timing(row: Row) -> Timing:
     if row.cron is not None:
         return Cron(row.cron, row.time_zone)
     return Once(row.once_at) if row.once_at is not None else Every(row.every_ms, row.anchor)
+
+
+def _known(row: Row) -> Schedule | None:
+    try:
+        return _schedule(row)
+    except (TypeError, ValueError):
+        return None
 
 
 def _schedule(row: Row) -> Schedule:

@@ -32,18 +32,20 @@ from jobwire_server.domain.limits import POISON_LOSSES, SUSPECT_LOSSES
 
 from . import arrays
 from .archive import with_partitions
-from .database import Connection, Database
+from .database import Connection, Database, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
     """What a batch of Acks did.
 
-    A result for each item, in order, and for each queue how soon a job given back may be claimed again.
+    A result for each item, in order; for each queue how soon a job given back may be claimed again; and whether there
+    are dead letters to be carried over.
     """
 
     results: list[AckResult]
     back_in: dict[str, timedelta]
+    letters: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,15 @@ async def _settle(database: Database, connection: Connection, items: Sequence[Ac
     running = _by_queue(item for item in mine if isinstance(item.outcome, Extend))
     results: dict[Handle, AckResult] = {}
     back_in: dict[str, timedelta] = {}
+    letters = False
     if bool(done) + bool(given) + bool(running) > 1:
         await database.run(connection, "lock_jobs", _named([item.handle for item in mine]))
     if done:
         results |= await _complete(database, connection, done)
     for queue, those in given.items():
-        given_back, soonest = await _settle_by_rules(database, connection, queue, those)
+        given_back, soonest, left_letters = await _settle_by_rules(database, connection, queue, those)
         results |= given_back
+        letters |= left_letters
         if soonest is not None:
             back_in[queue] = soonest
     for queue, those in running.items():
@@ -93,7 +97,7 @@ async def _settle(database: Database, connection: Connection, items: Sequence[Ac
     if len(results) < len(items):
         for queue, missed in _by_queue(item for item in mine if item.handle not in results).items():
             results |= await _why_not(database, connection, queue, [item.handle for item in missed])
-    return Settled([results[item.handle] for item in items], back_in)
+    return Settled([results[item.handle] for item in items], back_in, letters)
 
 
 def _by_queue(items: Iterable[AckItem]) -> dict[str, list[AckItem]]:
@@ -128,7 +132,7 @@ async def _complete(
 
 async def _settle_by_rules(
     database: Database, connection: Connection, queue: str, items: Sequence[AckItem]
-) -> tuple[dict[Handle, AckResult], timedelta | None]:
+) -> tuple[dict[Handle, AckResult], timedelta | None, bool]:
     rows = await database.run(
         connection,
         "settle",
@@ -145,7 +149,8 @@ async def _settle_by_rules(
         results[row.id, row.token] = AckResult(
             AckStatus.CANCELLED if state is JobState.CANCELLED else AckStatus.APPLIED, state
         )
-    return _by_handle(items, results), min((row.pause for row in rows if row.pause is not None), default=None)
+    soonest = min((row.pause for row in rows if row.pause is not None), default=None)
+    return _by_handle(items, results), soonest, bool(rows) and rows[0].letters
 
 
 async def _extend(
@@ -248,7 +253,7 @@ def _extension(item: AckItem) -> dict[str, Any]:
     progress = (
         None if outcome.progress is None else {"fraction": outcome.progress.fraction, "note": outcome.progress.note}
     )
-    return {"expire_ms": outcome.expire_ms, "progress": progress}
+    return {"expire_ms": outcome.expire_ms, "progress": progress, "checkpoint": outcome.checkpoint}
 
 
 async def end_leases(database: Database, connection: Connection, endings: Iterable[Ending]) -> dict[str, int]:
@@ -261,21 +266,28 @@ async def end_leases(database: Database, connection: Connection, endings: Iterab
         by_queue[ending.handle.queue].append(ending)
     settled: dict[str, int] = {}
     for queue in sorted(by_queue):
-        mine = sorted(by_queue[queue], key=lambda ending: ending.handle.job_id)
-        how: dict[bool, Literal["lost", "returned"]] = {True: "lost", False: "returned"}
-        rows = await database.run(
-            connection,
-            "settle",
-            {
-                "queue": queue,
-                "poison": POISON_LOSSES,
-                "suspect": SUSPECT_LOSSES,
-                "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
-            },
-        )
+        rows = await settle_endings(database, connection, queue, by_queue[queue])
         if rows:
             settled[queue] = len(rows)
     return settled
+
+
+async def settle_endings(
+    database: Database, connection: Connection, queue: str, endings: Iterable[Ending]
+) -> Sequence[Row]:
+    """`end_leases` for one queue; returns the rows of those whose lease was valid."""
+    mine = sorted(endings, key=lambda ending: ending.handle.job_id)
+    how: dict[bool, Literal["lost", "returned"]] = {True: "lost", False: "returned"}
+    return await database.run(
+        connection,
+        "settle",
+        {
+            "queue": queue,
+            "poison": POISON_LOSSES,
+            "suspect": SUSPECT_LOSSES,
+            "items": Jsonb([_key(ending.handle) | {"how": how[ending.lost]} for ending in mine]),
+        },
+    )
 
 
 async def give_back(database: Database, endings: Sequence[Ending]) -> dict[str, int]:
@@ -317,15 +329,19 @@ class Cancellation:
 
 
 async def cancel(database: Database, queue: str, ids: Sequence[UUID], cancel_grace_ms: int) -> Cancellation:
-    """Cancels waiting jobs, and marks running ones to be stopped within the grace."""
+    """`cancel_within` in a transaction of its own, of any ids."""
     return await with_partitions(
-        database, lambda connection: _cancel(database, connection, queue, sorted(set(ids)), cancel_grace_ms)
+        database, lambda connection: cancel_within(database, connection, queue, sorted(set(ids)), cancel_grace_ms)
     )
 
 
-async def _cancel(
+async def cancel_within(
     database: Database, connection: Connection, queue: str, ids: Sequence[UUID], cancel_grace_ms: int
 ) -> Cancellation:
+    """Cancels waiting jobs, and marks running ones to be stopped within the grace.
+
+    Within the caller's transaction, and of ids in ascending order.
+    """
     statuses: dict[UUID, CancelStatus] = {}
     stops: list[Stop] = []
     await database.run(connection, "lock_jobs", {"queues": arrays.texts([queue]), "ids": arrays.uuids(ids)})

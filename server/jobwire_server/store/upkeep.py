@@ -42,7 +42,7 @@ class Due:
 
     Where there are tickets, of what was asked for; milliseconds until the next scheduled job, None if there is none;
     whether a claim is due; the queues whose gates are to be looked at; milliseconds until a schedule is due, None if
-    none is to be.
+    none is to be; whether dead letters are to be carried over; and the queues whose jobs may wait for so long only.
     """
 
     ready: Sequence[Look]
@@ -50,6 +50,8 @@ class Due:
     claim: bool
     gates: Sequence[str]
     schedule_in_ms: int | None
+    letters: bool
+    waiting: Sequence[str]
 
 
 async def next_due(database: Database, looks: Sequence[Look] = ()) -> Due:
@@ -61,7 +63,7 @@ async def next_due(database: Database, looks: Sequence[Look] = ()) -> Due:
     }
     [row] = await database.once("next_due", params)
     found = [looks[place - 1] for place in row.ready]
-    return Due(found, row.job_in_ms, row.claim, row.gates, row.schedule_in_ms)
+    return Due(found, row.job_in_ms, row.claim, row.gates, row.schedule_in_ms, row.letters, row.waiting)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ CREATE TABLE jobwire.rate (
 
 CREATE INDEX rate_open ON jobwire.rate (open_at) WHERE open_at IS NOT NULL;
 
--- Where groups take turns: the turn of the last job of each, and the group's number, which decides within a turn.
+-- Where groups take turns: the turn of the last job of each, and its number among all of the queue, which decides within a turn.
 CREATE TABLE jobwire.turn (
     queue text COLLATE "C" NOT NULL,
     rank int NOT NULL,
@@ -136,7 +136,7 @@ CREATE TABLE jobwire.turn_reached (
     PRIMARY KEY (queue, rank)
 ) WITH (fillfactor = 50);
 
-CREATE INDEX turn_no ON jobwire.turn (queue, rank, no);
+CREATE INDEX turn_no ON jobwire.turn (queue, no);
 CREATE INDEX turn_last ON jobwire.turn (queue, rank, turn);
 
 -- Which job stands in the way of others of its key at Publish: 1 as the policy says, as long as it waits for its first run (short, stately) or
@@ -301,8 +301,13 @@ BEGIN
 END
 $$;
 
--- Where groups take turns: the place of a job that just came, as a number in the claim order: turn * 2^20 + the group's number. A group whose turns are behind
--- begins with the turn that is next to be claimed: start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996), each job of the same weight.
+-- The first place in the claim order that is a turn's. Below it are the numbers of `job_seq`: no two jobs of a queue ever have the same.
+CREATE FUNCTION jobwire.first_turn() RETURNS bigint
+LANGUAGE sql IMMUTABLE AS
+$$ SELECT 1::bigint << 62 $$;
+
+-- Where groups take turns: the place of a job that just came, as a number in the claim order: first_turn() + turn * 2^24 + the group's number. A group whose turns
+-- are behind begins with the turn that is next to be claimed: start-time fair queueing (Goyal, Vin, Cheng: SIGCOMM 1996), each job of the same weight.
 CREATE FUNCTION jobwire.take_turn(q jobwire.queue, job_rank int, job_group text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS
 $$
@@ -311,7 +316,8 @@ DECLARE
     reached bigint;
     place record;
 BEGIN
-    SELECT (r.seq >> 20) - 1 INTO next_turn FROM jobwire.ready r WHERE r.queue = q.name AND r.rank = job_rank ORDER BY r.seq LIMIT 1;
+    SELECT ((r.seq - jobwire.first_turn()) >> 24) - 1 INTO next_turn
+    FROM jobwire.ready r WHERE r.queue = q.name AND r.rank = job_rank AND r.seq >= jobwire.first_turn() ORDER BY r.seq LIMIT 1;
     IF NOT FOUND THEN
         SELECT max(t.turn) INTO next_turn FROM jobwire.turn t WHERE t.queue = q.name AND t.rank = job_rank;
     END IF;
@@ -319,10 +325,10 @@ BEGIN
     ON CONFLICT ON CONSTRAINT turn_reached_pkey DO UPDATE SET turn = greatest(t.turn, excluded.turn)
     RETURNING t.turn INTO reached;
     INSERT INTO jobwire.turn AS t (queue, rank, group_id, no, turn)
-    VALUES (q.name, job_rank, job_group, (SELECT coalesce(max(o.no), 0) + 1 FROM jobwire.turn o WHERE o.queue = q.name AND o.rank = job_rank), reached + 1)
+    VALUES (q.name, job_rank, job_group, (SELECT coalesce(max(o.no), 0) + 1 FROM jobwire.turn o WHERE o.queue = q.name), reached + 1)
     ON CONFLICT ON CONSTRAINT turn_pkey DO UPDATE SET turn = greatest(t.turn, reached) + 1
     RETURNING t.turn, t.no INTO place;
-    RETURN (place.turn << 20) + place.no;
+    RETURN jobwire.first_turn() + (place.turn << 24) + place.no;
 END
 $$;
 
@@ -601,6 +607,8 @@ DECLARE
     suspect_ids uuid[];
 BEGIN
     SELECT * INTO q FROM jobwire.queue k WHERE k.name = queue_name;
+    -- What becomes due meanwhile does so before or after this as a whole.
+    PERFORM FROM jobwire.scheduled s WHERE s.queue = queue_name FOR UPDATE;
     WITH from_ready AS (
         DELETE FROM jobwire.ready r WHERE r.queue = queue_name RETURNING r.id, r.suspect
     ), from_blocked AS (
@@ -614,6 +622,18 @@ BEGIN
     DELETE FROM jobwire.slot s WHERE s.queue = queue_name AND NOT (s.failed AND q.policy = 5);
     UPDATE jobwire.live_job l SET gated = CASE WHEN q.gated THEN true END WHERE l.queue = queue_name AND coalesce(l.gated, false) <> q.gated;
     UPDATE jobwire.scheduled s SET gated = q.gated WHERE s.queue = queue_name AND s.gated <> q.gated;
+    IF NOT q.fair THEN
+        -- Places of turns are behind all others: without turns they would never be reached. They become places before those of what is still to come.
+        WITH place AS MATERIALIZED (
+            SELECT o.id, nextval('jobwire.job_seq') AS seq
+            FROM (SELECT t.id FROM jobwire.live_job t WHERE t.queue = queue_name AND t.seq >= jobwire.first_turn() ORDER BY t.rank, t.seq) o
+        ), moved AS (
+            UPDATE jobwire.live_job l SET seq = m.seq FROM place m
+            WHERE l.queue = queue_name AND l.id = m.id
+            RETURNING l.id, l.seq
+        )
+        UPDATE jobwire.scheduled s SET seq = m.seq FROM moved m WHERE s.queue = queue_name AND s.id = m.id;
+    END IF;
     INSERT INTO jobwire.ready (queue, rank, seq, id, suspect)
     SELECT l.queue, l.rank, l.seq, l.id, l.id = ANY (suspect_ids) FROM jobwire.live_job l WHERE l.queue = queue_name AND l.id = ANY (waiting_ids) AND NOT q.gated;
     INSERT INTO jobwire.gate_event (queue, id, kind, suspect)
@@ -715,6 +735,9 @@ BEGIN
     IF EXISTS (SELECT FROM (VALUES ('key', 200), ('group', 200), ('tier', 200)) AS t (name, most)
         WHERE options ? t.name AND (jsonb_typeof(options -> t.name) <> 'string' OR length(options ->> t.name) NOT BETWEEN 1 AND t.most)) THEN
         RAISE EXCEPTION 'key, group and tier must be texts of 1 to 200 characters' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF options ? 'tier' AND NOT options ? 'group' THEN
+        RAISE EXCEPTION 'a tier is that of a group: give both, or none' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF (options ? 'throttle')::int + (options ? 'debounce')::int + (options ? 'unique_for')::int > 1
         OR coalesce((options ->> 'throttle')::float8, (options ->> 'debounce')::float8, (options ->> 'unique_for')::float8, 1) NOT BETWEEN 0.001 AND 31536000 THEN

@@ -28,7 +28,7 @@ WITH party AS MATERIALIZED (
 ), taken AS (
     DELETE FROM jobwire.ready r WHERE r.ctid = ANY ((SELECT ctids FROM head)::tid[]) RETURNING r.queue, r.rank, r.seq, r.id
 ), picked AS MATERIALIZED (
-    SELECT t.rank, t.seq, j.id, j.data, j.headers, j.attempt, j.retry_count, j.retry_limit, j.created_at, j.expire_ms,
+    SELECT t.rank, t.seq, j.id, j.data, j.headers, j.attempt, j.retry_count, j.retry_limit, j.created_at, j.expire_ms, j.checkpoint, j.origin,
         row_number() OVER (ORDER BY t.rank, t.seq) AS n
     FROM taken t CROSS JOIN LATERAL (SELECT k.* FROM jobwire.live_job k WHERE k.queue = t.queue AND k.id = t.id OFFSET 0) j
 ), recorded AS (
@@ -41,5 +41,5 @@ WITH party AS MATERIALIZED (
         FROM picked p CROSS JOIN seat s GROUP BY s.places[p.n]
     ) dealt
 )
-SELECT s.places[p.n] AS want, s.turns[p.n] AS place, p.rank, p.seq, uuid_send(p.id) AS id, p.data, p.headers, p.attempt, p.retry_count, p.retry_limit, p.created_at, p.expire_ms
+SELECT s.places[p.n] AS want, s.turns[p.n] AS place, p.rank, p.seq, uuid_send(p.id) AS id, p.data, p.headers, p.attempt, p.retry_count, p.retry_limit, p.created_at, p.expire_ms, p.checkpoint, p.origin
 FROM picked p CROSS JOIN seat s ORDER BY p.rank, p.seq

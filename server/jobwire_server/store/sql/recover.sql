@@ -1,6 +1,6 @@
 -- Gives back every job that is neither ready nor scheduled, after all sessions and claims have been removed; returns how many per queue.
 WITH back AS (
-    UPDATE jobwire.live_job j SET attempt = j.attempt + 1, expires_at = NULL, stop_reason = NULL, stop_at = NULL
+    UPDATE jobwire.live_job j SET attempt = j.attempt + 1, expires_at = NULL, stop_reason = NULL, stop_at = NULL, waits_since = clock_timestamp()
     WHERE NOT EXISTS (SELECT FROM jobwire.ready r WHERE r.queue = j.queue AND r.rank = j.rank AND r.seq = j.seq)
         AND NOT EXISTS (SELECT FROM jobwire.scheduled s WHERE s.queue = j.queue AND s.seq = j.seq)
         AND NOT EXISTS (SELECT FROM jobwire.blocked b WHERE b.queue = j.queue AND b.id = j.id)

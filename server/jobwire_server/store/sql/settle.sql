@@ -5,7 +5,7 @@
 -- lost      given back because the job's session was lost with it: counted; at the limit the job is failed as poison.
 -- returned  given back through no fault of the worker: nothing is counted. With a requested stop: cancelled; past its limit: as `fail`.
 --
--- The input is in the order of the ids, and so are the locks. Live rows are looked up as in `complete`. Returns the new state (2 retry, 5 cancelled, 6 failed) and when the
+-- A failed job whose word or queue says so leaves a dead letter, to be carried over later. The input is in the order of the ids, and so are the locks. Live rows are looked up as in `complete`. Returns the new state (2 retry, 5 cancelled, 6 failed) and when the
 -- job may be delivered again.
 WITH input AS MATERIALIZED (
     SELECT %(queue)s::text COLLATE "C" AS queue, i.* FROM jsonb_to_recordset(%(items)s::jsonb) AS i (id uuid, token uuid, place int, how text, type text, message text, trace text, permanent bool, pause_ms bigint)
@@ -23,7 +23,8 @@ WITH input AS MATERIALIZED (
     SELECT l.*,
         stop_reason IS NOT DISTINCT FROM 1 AS cancelled,
         how = 'fail' OR (how IN ('lost', 'returned') AND stop_reason IS NOT DISTINCT FROM 2) AS failed,
-        how = 'lost' AND stop_reason IS NULL AS lost
+        how = 'lost' AND stop_reason IS NULL AS lost,
+        clock_timestamp() AS ended_at
     FROM locked l
 ), verdict AS MATERIALIZED (
     SELECT v.*,
@@ -36,7 +37,7 @@ WITH input AS MATERIALIZED (
             ELSE interval '0' END AS pause,
         CASE WHEN cancelled THEN errors
             WHEN failed OR lost THEN jsonb_path_query_array(coalesce(errors, '[]') || jsonb_build_array(jsonb_build_object(
-                'attempt', attempt, 'time', clock_timestamp(), 'worker', worker,
+                'attempt', attempt, 'started', claimed_at, 'time', ended_at, 'worker', worker,
                 'type', CASE WHEN how = 'fail' THEN type WHEN failed THEN 'EXPIRED' ELSE 'LOST' END,
                 'message', CASE WHEN how = 'fail' THEN message WHEN failed THEN 'the run passed its time limit' ELSE 'the session that ran it was lost' END,
                 'trace', CASE WHEN how = 'fail' THEN trace ELSE '' END)), '$[last - 9 to last]')
@@ -45,7 +46,7 @@ WITH input AS MATERIALIZED (
 ), again AS (
     UPDATE jobwire.live_job j SET attempt = j.attempt + 1,
         retry_count = j.retry_count + v.failed::int, loss_count = j.loss_count + v.lost::int, release_count = j.release_count + (v.how = 'release')::int,
-        expires_at = NULL, stop_reason = NULL, stop_at = NULL, started_at = v.claimed_at, worker = v.worker,
+        expires_at = NULL, stop_reason = NULL, stop_at = NULL, waits_since = v.ended_at + v.pause, started_at = v.claimed_at, worker = v.worker,
         settled_token = CASE WHEN v.how IN ('fail', 'release') THEN v.token ELSE j.settled_token END, errors = v.new_errors
     FROM verdict v WHERE j.queue = ANY (ARRAY[v.queue]) AND j.id >= v.id AND j.id <= v.id AND v.state = 2
     RETURNING j.id, j.rank, j.seq, j.gated, j.loss_count >= %(suspect)s AS suspect, clock_timestamp() + v.pause AS due, v.pause
@@ -58,15 +59,21 @@ WITH input AS MATERIALIZED (
     INSERT INTO jobwire.gate_event (queue, id, kind, suspect) SELECT %(queue)s, id, CASE WHEN pause > interval '0' THEN 4 ELSE 1 END, suspect FROM again WHERE gated
 ), gone AS (
     DELETE FROM jobwire.live_job j USING verdict v WHERE j.queue = ANY (ARRAY[v.queue]) AND j.id >= v.id AND j.id <= v.id AND v.state > 2
-    RETURNING j.*, v.state, v.claimed_at, v.worker AS by_worker, v.token AS by_token, v.new_errors, v.failed, v.lost, v.how
+    RETURNING j.*, v.state, v.claimed_at, v.worker AS by_worker, v.token AS by_token, v.new_errors, v.failed, v.lost, v.how, v.ended_at,
+        CASE WHEN v.state = 6 THEN jobwire.letter_target(j.queue, j.dead_letter, j.origin) END AS target
 ), archived AS (
     INSERT INTO jobwire.archive (queue, id, seq, rank, attempt, retry_count, loss_count, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,
         created_at, start_after, started_at, finished_at, drop_on, state, token, worker, progress, progress_count, errors, headers, data, output, key, group_id, tier, dead_letter, origin, checkpoint)
     SELECT queue, id, seq, rank, attempt, retry_count, loss_count + (lost AND state = 6)::int, release_count, retry_limit, retry_delay_ms, retry_backoff, retry_delay_max_ms, expire_ms, retention_ms,
-        created_at, start_after, claimed_at, clock_timestamp(), jobwire.drop_day(retention_ms), state, CASE WHEN how IN ('fail', 'release') THEN by_token END, by_worker,
-        progress, progress_count, new_errors, headers, data, NULL, key, group_id, tier, dead_letter, origin, checkpoint
+        created_at, start_after, claimed_at, ended_at, jobwire.drop_day(retention_ms), state, CASE WHEN how IN ('fail', 'release') THEN by_token END, by_worker,
+        progress, progress_count, new_errors, headers, data, NULL, key, group_id, tier, CASE WHEN state = 6 THEN coalesce(target, left(dead_letter, 0)) ELSE dead_letter END, origin, checkpoint
     FROM gone
+), letters AS (
+    INSERT INTO jobwire.dead_letter (queue, id, failed_at, target, letter, rank, headers, data, key, group_id, tier, origin)
+    SELECT queue, id, ended_at, target, jobwire.letter_id(queue, id, ended_at), rank, headers, data, key, group_id, tier,
+        jobwire.origin_of(queue, id, created_at, ended_at, attempt, new_errors -> -1, dead_letter, origin)
+    FROM gone WHERE target IS NOT NULL
 ), left_gates AS (
     INSERT INTO jobwire.gate_event (queue, id, kind) SELECT queue, id, CASE WHEN state = 6 THEN 3 ELSE 2 END FROM gone WHERE gated
 )
-SELECT id, token, state, CASE WHEN state = 2 THEN pause END AS pause, lost FROM verdict
+SELECT id, token, state, CASE WHEN state = 2 THEN pause END AS pause, lost, EXISTS (SELECT FROM gone WHERE target IS NOT NULL) AS letters FROM verdict
