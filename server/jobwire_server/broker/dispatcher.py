@@ -362,7 +362,8 @@ class Dispatcher:
         """One round; False if there is nothing to do until something changes."""
         queue = self._known(lane.queue)
         if queue is not None and queue.paused:
-            lane.hopeful = False
+            # Of suspects as well, or it would pass its turn on to itself without end; a resume wakes it for both.
+            lane.hopeful = lane.suspects = False
             self._pass_on(lane)
             return False
         return await self._claim_from(lane, limited=queue is not None and queue.limited)
