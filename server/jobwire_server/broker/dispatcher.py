@@ -366,10 +366,15 @@ class Dispatcher:
             lane.hopeful = lane.suspects = False
             self._pass_on(lane)
             return False
-        return await self._claim_from(lane, limited=queue is not None and queue.limited)
+        return await self._claim_from(lane)
 
-    async def _claim_from(self, lane: _Lane, *, limited: bool) -> bool:
-        if lane.suspects and await self._claim_suspect(lane, limited=limited):
+    def _limited(self, lane: _Lane) -> bool:
+        """Whether its queue has limits; asked for each claim, since whoever learns of others wakes the lane once."""
+        queue = self._known(lane.queue)
+        return queue is not None and queue.limited
+
+    async def _claim_from(self, lane: _Lane) -> bool:
+        if lane.suspects and await self._claim_suspect(lane, limited=self._limited(lane)):
             return True
         if not lane.hopeful:
             return False
@@ -388,7 +393,7 @@ class Dispatcher:
                 lane,
                 takers,
                 self._claim_limited(lane, wants)
-                if limited
+                if self._limited(lane)
                 else claiming.claim(self._database, self._replica, lane.queue, wants, lane.spans()),
                 _deliveries,
             )
