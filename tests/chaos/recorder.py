@@ -41,24 +41,24 @@ class RecordingQueue:
         self._record = record
         self.GetJob = self._stub.GetJob
 
-    async def Publish(self, request: pb.PublishRequest, timeout: float | None = None) -> pb.PublishResponse:  # noqa: N802
+    async def Publish(self, request: pb.PublishRequest, **more: Any) -> pb.PublishResponse:  # noqa: N802
         call = self._record.next_call()
         jobs = [(job.id, job.priority) for job in request.jobs]
         labels = [(job.key, job.group.id, job.group.tier) for job in request.jobs]
         self._record.note(history.Publish, call, request.queue, jobs, labels if any(map(any, labels)) else [])
-        response: pb.PublishResponse = await self._answered(call, self._stub.Publish(request, timeout=timeout))
+        response: pb.PublishResponse = await self._answered(call, self._stub.Publish(request, **more))
         results = [(result.job_id, result.created) for result in response.results]
         self._record.note(history.Published, call, results)
         return response
 
-    async def Ack(self, request: pb.AckRequest, timeout: float | None = None) -> pb.AckResponse:  # noqa: N802
+    async def Ack(self, request: pb.AckRequest, **more: Any) -> pb.AckResponse:  # noqa: N802
         call = self._record.next_call()
         items = [(item.handle, _word(item)) for item in request.items]
         wanted = request.max_in_flight if request.HasField("max_in_flight") else None
         self._record.note(
             history.Ack, call, request.session_id, request.last_sequence, wanted, request.close_session, items
         )
-        response: pb.AckResponse = await self._answered(call, self._stub.Ack(request, timeout=timeout))
+        response: pb.AckResponse = await self._answered(call, self._stub.Ack(request, **more))
         statuses = [pb.AckStatus.Name(result.status).removeprefix("ACK_STATUS_") for result in response.results]
         self._record.note(history.Acked, call, statuses, response.session_alive)
         return response
@@ -92,28 +92,26 @@ class RecordingAdmin:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stub, name)
 
-    async def CancelJobs(self, request: CancelJobsRequest, timeout: float | None = None) -> CancelJobsResponse:  # noqa: N802
+    async def CancelJobs(self, request: CancelJobsRequest, **more: Any) -> CancelJobsResponse:  # noqa: N802
         call = self._record.next_call()
         self._record.note(history.Cancel, call, request.queue, list(request.job_ids))
-        response: CancelJobsResponse = await _answered(
-            self._record, call, self._stub.CancelJobs(request, timeout=timeout)
-        )
+        response: CancelJobsResponse = await _answered(self._record, call, self._stub.CancelJobs(request, **more))
         statuses = [CancelStatus.Name(result.status).removeprefix("CANCEL_STATUS_") for result in response.results]
         self._record.note(history.CancelAnswered, call, statuses)
         return response
 
-    async def PauseQueue(self, request: PauseQueueRequest, timeout: float | None = None) -> PauseQueueResponse:  # noqa: N802
-        answer: PauseQueueResponse = await self._pause(request.name, True, self._stub.PauseQueue, request, timeout)
+    async def PauseQueue(self, request: PauseQueueRequest, **more: Any) -> PauseQueueResponse:  # noqa: N802
+        answer: PauseQueueResponse = await self._pause(request.name, True, self._stub.PauseQueue, request, **more)
         return answer
 
-    async def ResumeQueue(self, request: ResumeQueueRequest, timeout: float | None = None) -> ResumeQueueResponse:  # noqa: N802
-        answer: ResumeQueueResponse = await self._pause(request.name, False, self._stub.ResumeQueue, request, timeout)
+    async def ResumeQueue(self, request: ResumeQueueRequest, **more: Any) -> ResumeQueueResponse:  # noqa: N802
+        answer: ResumeQueueResponse = await self._pause(request.name, False, self._stub.ResumeQueue, request, **more)
         return answer
 
-    async def _pause(self, queue: str, paused: bool, method: Any, request: Any, timeout: float | None) -> Any:
+    async def _pause(self, queue: str, paused: bool, method: Any, request: Any, **more: Any) -> Any:
         call = self._record.next_call()
         self._record.note(history.Pause, call, queue, paused)
-        response = await _answered(self._record, call, method(request, timeout=timeout))
+        response = await _answered(self._record, call, method(request, **more))
         self._record.note(history.PauseAnswered, call)
         return response
 
