@@ -244,7 +244,6 @@ async def test_a_queue_that_keeps_the_order_of_keys_takes_no_job_without_one(api
     await api.admin.CreateQueue(CreateQueueRequest(queue=queue))
     answer = await refusal(api, shared_eye, publish(JobSpec(key="k"), JobSpec(), queue="ordered"))
     assert (answer.reason, answer.place) == ("INVALID_ARGUMENT", "jobs[1].key")
-    await api.queue.Publish(publish(JobSpec(key="k"), queue="ordered"))
 
 
 async def test_a_request_of_more_than_3_mib(api: Api, shared_eye: Eye) -> None:

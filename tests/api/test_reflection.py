@@ -12,7 +12,15 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from jobwire.v1 import admin_service_pb2, dead_letters_pb2, job_pb2, queue_service_pb2, schedule_pb2, session_pb2
+from jobwire.v1 import (
+    admin_service_pb2,
+    dead_letters_pb2,
+    job_pb2,
+    operations_pb2,
+    queue_service_pb2,
+    schedule_pb2,
+    session_pb2,
+)
 
 from .conftest import Api
 
@@ -111,6 +119,9 @@ async def test_what_does_not_exist_is_not_found(reflection: Reflection, symbol: 
 
 def test_the_files_are_those_of_the_repository() -> None:
     folder = Path(__file__).parents[2] / "protos"
-    modules = (job_pb2, queue_service_pb2, admin_service_pb2, dead_letters_pb2, schedule_pb2, session_pb2)
+    modules = (
+        *(admin_service_pb2, dead_letters_pb2, job_pb2, operations_pb2),
+        *(queue_service_pb2, schedule_pb2, session_pb2),
+    )
     served = {module.DESCRIPTOR.name for module in modules}
     assert {str(file.relative_to(folder)) for file in folder.rglob("*.proto")} == served

@@ -24,6 +24,7 @@ from jobwire_server.domain.dead_letters import (
 )
 from jobwire_server.domain.errors import InvalidArgument, QueueNotFound
 from jobwire_server.domain.jobs import Fail, Job, JobState, Labels
+from jobwire_server.domain.operations import JobFilter
 from jobwire_server.domain.queues import JobOptions, JobOptionsPatch, Policy, Queue, QueuePatch
 from jobwire_server.store import letters, redriving
 from jobwire_server.store.database import Connection, Database, Row
@@ -49,7 +50,7 @@ async def fail_all(broker: Broker, count: int, queue: str = "work", outcome: Fai
 
 
 async def jobs_in(broker: Broker, queue: str, *states: JobState) -> list[Job]:
-    return await broker.list_jobs(queue, states, None, 500)
+    return (await broker.operations.list_jobs(queue, JobFilter(states=frozenset(states)), None, 500)).jobs
 
 
 async def arrived(broker: Broker, count: int, queue: str = "dead") -> list[Job]:

@@ -623,6 +623,15 @@ async def test_what_comes_back_to_wait_passes_the_gates(broker: Broker, policy: 
         assert {delivery.data for delivery in worker.deliveries if delivery.handle.job_id in waiting} == {'"new"'}
 
 
+async def test_a_job_without_a_key_does_not_go_where_each_must_have_one(broker: Broker) -> None:
+    await broker.queues.for_publish("ordered")
+    await broker.change_queue("ordered", QueuePatch(policy=Policy.KEY_STRICT_FIFO), NOBODY)
+    [plain], [labelled] = await publish(broker), await keyed(broker, "k")
+    statuses = await change(broker, Change.MOVE, plain, labelled, destination="ordered")
+    assert statuses == [ChangeStatus.KEY_TAKEN, ChangeStatus.CHANGED]
+    assert await state(broker, plain) is JobState.CREATED
+
+
 async def test_an_exclusive_key_is_not_doubled_by_a_retry(broker: Broker) -> None:
     await broker.queues.for_publish("work")
     await broker.change_queue("work", QueuePatch(policy=Policy.EXCLUSIVE), NOBODY)

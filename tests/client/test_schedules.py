@@ -114,10 +114,12 @@ async def test_what_cannot_be(client: Client) -> None:
 
 async def test_the_command_line(jobwire: Shell, client: Client) -> None:
     put = ("schedules", "put", "nightly", "reports", '{"a": 1}', "--cron", "0 3 * * *", "--time-zone", "Europe/Berlin")
-    [made] = await jobwire.json(*put, "--missed", "once", "--priority", "3", "--header", "h=v", "--retry-limit", "0")
+    [made] = await jobwire.json(
+        *put, "--missed", "once", "--priority", "3", "--header", "h=v", "--retry-limit", "0", "--key", "k"
+    )
     assert made["when"] == {"cron": "0 3 * * *", "time_zone": "Europe/Berlin"} and made["state"] == "active"
     assert (made["data"], made["missed"], made["headers"], made["priority"]) == ({"a": 1}, "once", {"h": "v"}, 3)
-    assert made["options"]["retry_limit"] == 0
+    assert (made["options"]["retry_limit"], made["key"]) == (0, "k")
     assert "replaced" in (await jobwire(*put)).stdout
     assert await jobwire.json("schedules") == await jobwire.json("schedules", "list", "--queue", "reports")
     table = (await jobwire("schedules")).stdout

@@ -18,14 +18,15 @@ from .rules.cancelling import Cancelling
 from .rules.claiming import Claiming
 from .rules.ending import Ending
 from .rules.gates import Gates
+from .rules.operating import Operating
 from .rules.publishing import Publishing
 from .rules.rules import Dice, Player
 from .rules.sessions import Sessions
 from .rules.time import Time
 
-TOPICS: tuple[type[Player], ...] = (Publishing, Claiming, Acking, Sessions, Time, Cancelling, Ending, Gates)
+TOPICS: tuple[type[Player], ...] = (Publishing, Claiming, Acking, Sessions, Time, Cancelling, Ending, Gates, Operating)
 """What a play is made of. Another topic joins here."""
-NOT_PLAYED = frozenset({Event.RUN, Event.RETRY, Event.RESUME, Event.DELETE})
+NOT_PLAYED: frozenset[Event] = frozenset()
 """Events of the table of transitions that no topic knows yet."""
 PLAYS_AT_ONCE = 20
 STEPS_OF_A_PLAY = 100
@@ -35,7 +36,7 @@ SHORTENED_FOR = 30
 Everybody = type("Everybody", TOPICS, {})
 _DECK = random.Random(1).sample(Everybody.deck(), len(Everybody.deck()))
 """Shuffled once, so that who finds nothing to do makes way for somebody else each time."""
-_ABSENT: list[type[Player] | None] = [None, Acking, Sessions, Time, Cancelling, Ending, Gates]
+_ABSENT: list[type[Player] | None] = [None, Acking, Sessions, Time, Cancelling, Ending, Gates, Operating]
 """Whose actions a play goes without, if anybody's: what others have to say then lasts longer."""
 
 

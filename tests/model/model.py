@@ -38,6 +38,8 @@ class Job:
     facts: Facts
     gate: str = ""
     """Where it waits for its turn: its key or group."""
+    later: bool = False
+    """Whether its first time has not come."""
     settled: UUID | None = None
     lease: Handle | None = None
     limit: int = 0
@@ -90,6 +92,7 @@ class Finished:
     facts: Facts
     token: UUID | None
     data: str
+    job: Job
     recent: bool = True
 
     def shown(self) -> list[Any]:
@@ -139,6 +142,8 @@ class Model:
     claims: dict[UUID, Claim] = field(default_factory=dict)
     sessions: dict[UUID, Session] = field(default_factory=dict)
     seq: int = 0
+    deleted: list[tuple[str, UUID]] = field(default_factory=list)
+    """Jobs that nobody knows any more, whose ids may be used again."""
     paused: set[str] = field(default_factory=set)
     walked: Counter[Row] = field(default_factory=Counter)
     """How often each row of the table was taken; of all copies together."""
@@ -151,6 +156,7 @@ class Model:
             {token: replace(claim) for token, claim in self.claims.items()},
             {id_: replace(session) for id_, session in self.sessions.items()},
             self.seq,
+            list(self.deleted),
             set(self.paused),
             self.walked,
         )
@@ -205,6 +211,7 @@ class Model:
         stored = Job(
             queue.name, job.id, self.seq, -job.priority, job.data, options, facts, labels.key or labels.group or ""
         )
+        stored.later = bool(job.start_in_ms)
         self.jobs[stored.key] = stored
 
     def befall(
@@ -220,18 +227,48 @@ class Model:
         if later is None:
             later = job.facts.standing is Standing.EXPIRED and job.options.retry_delay_ms > 0
         facts = job.facts = self._after(job.facts, event, permanent=permanent, later=later)
+        if event in (Event.DUE, Event.RUN):
+            job.later = False
         if facts.standing in RUNNING:
             return
         job.lease, job.stop_at, job.settled = None, None, by or job.settled
         if facts.standing in OVER:
             del self.jobs[job.key]
-            self.finished.append(Finished(job.queue, job.id, facts, by, job.data))
+            self.finished.append(Finished(job.queue, job.id, facts, by, job.data, job))
 
     def _after(self, facts: Facts, event: Event, *, permanent: bool = False, later: bool) -> Facts:
         row = row_for(facts, event, permanent=permanent)
         assert row is not None, f"{event} befalls a job that is {facts.standing}"
         self.walked[row] += 1
         return after(facts, row, later=later)
+
+    def revive(self, over: Finished, event: Event) -> bool:
+        """A finished job waits again, for its time if that has not come; returns whether it may."""
+        if row_for(over.facts, event) is None:
+            return False
+        self.finished.remove(over)
+        job = over.job
+        later = event is Event.RESUME and job.later
+        job.facts, job.settled = self._after(over.facts, event, later=later), over.token
+        self.jobs[job.key] = job
+        return True
+
+    def delete(self, queue: str, job_id: UUID) -> bool:
+        """Whatever is known of a job is forgotten, unless it runs; returns whether there was anything."""
+        job = self.jobs.get((queue, job_id))
+        over = [each for each in self.finished if (each.queue, each.id) == (queue, job_id)]
+        if job is not None:
+            if row_for(job.facts, Event.DELETE) is None:
+                return False
+            self._after(job.facts, Event.DELETE, later=False)
+            del self.jobs[job.key]
+            self.deleted.append((queue, job_id))
+            return True
+        for each in over:
+            self._after(each.facts, Event.DELETE, later=False)
+            self.finished.remove(each)
+            self.deleted.append((queue, job_id))
+        return bool(over)
 
     def forget(self, tokens: Iterable[UUID]) -> None:
         """Claims are removed."""

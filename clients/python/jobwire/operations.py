@@ -64,7 +64,7 @@ class ChangeStatus(StrEnum):
     ID_TAKEN = "id_taken"
     """The queue to go to knows a job of this id."""
     KEY_TAKEN = "key_taken"
-    """The queue's policy allows no other job of its key now."""
+    """The queue's policy allows no other job of its key now; or asks for a key, and it has none."""
 
 
 class PurgeScope(StrEnum):

@@ -97,6 +97,8 @@ class ScheduleInfo:
     created_at: datetime
     updated_at: datetime
     """When somebody changed it last."""
+    key: str = ""
+    """The key of its jobs; empty if they have none."""
     created: bool = field(default=False, compare=False)
     """Whether the put_schedule call that returned this made the schedule."""
 
@@ -266,5 +268,6 @@ def _info(schedule: pb.Schedule, *, created: bool = False) -> ScheduleInfo:
         last_error_at=moments.get("last_error_time"),
         created_at=from_timestamp(schedule.create_time),
         updated_at=from_timestamp(schedule.update_time),
+        key=schedule.job.key,
         created=created,
     )

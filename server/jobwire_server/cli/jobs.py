@@ -80,7 +80,7 @@ def list_jobs(  # noqa: PLR0913  (a filter has as many sides)
         (found.queue, found.id, found.state, found.attempt, moment(found.created_at), _last_error(found))
         for found in jobs
     ]
-    print_table(("queue", "id", "state", "runs", "stored", "last error"), rows)
+    print_table(("queue", "id", "state", "runs", "stored", "last error"), rows, whole=["id"])
     if len(jobs) == limit:
         say(f"the first {limit:,}; --limit shows more")
 
@@ -264,7 +264,7 @@ _WORDS = {
     ChangeStatus.REQUESTED: "its worker is told to stop",
     ChangeStatus.NOT_FOUND: "there is no such job",
     ChangeStatus.ID_TAKEN: "a job of this id is there already",
-    ChangeStatus.KEY_TAKEN: "the queue allows no other job of its key now",
+    ChangeStatus.KEY_TAKEN: "the queue allows no other job of its key now, or wants a key",
 }
 
 

@@ -83,6 +83,7 @@ def put(  # noqa: PLR0913  (a schedule has as many sides)
         float | None, typer.Option(metavar="SECONDS", help="How late a run may be without having been missed.")
     ] = None,
     priority: Annotated[int, typer.Option(help="Higher is delivered first (-32768 to 32767).")] = 0,
+    key: Annotated[str | None, typer.Option(help="What its jobs are about; others of the key are minded.")] = None,
     header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; may be repeated.")] = None,
     retry_limit: RetryLimit = None,
     retry_delay: RetryDelay = None,
@@ -102,7 +103,7 @@ def put(  # noqa: PLR0913  (a schedule has as many sides)
         expire_in=expire_in,
         retention=retention,
     )
-    job = NewJob(_payload(data), priority=priority, headers=_headers(header or []), options=options)
+    job = NewJob(_payload(data), priority=priority, headers=_headers(header or []), options=options, key=key)
     when = _when(cron, time_zone, every, at)
     schedule = call(
         server,
@@ -253,6 +254,8 @@ def _print(schedule: ScheduleInfo, *, as_json: bool, created: bool | None = None
         facts.append(("last run", f"{moment(schedule.last_run_at)}, job {schedule.last_job_id}"))
     if schedule.last_error_at:
         facts.append(("last error", f"{moment(schedule.last_error_at)}: {schedule.last_error}"))
+    if schedule.key:
+        facts.append(("key", schedule.key))
     facts.append(("data", json.dumps(schedule.data, ensure_ascii=False)))
     facts += [(f"header {name}", value) for name, value in schedule.headers.items()]
     print_facts(facts)

@@ -73,7 +73,11 @@ async def make_days_ahead(database: Database) -> date:
 
 
 async def drop_past_days(database: Database, today: date) -> list[date]:
-    """Removes the partitions whose day has come; returns their days. One that is in use is left for the next time."""
+    """Removes the partitions whose day has come; returns their days. One that is in use is left for the next time.
+
+    Claims do not name what is past any more, so that its ids can be used again.
+    """
+    await database.once("forget_past_members")
     dropped = []
     for row in await database.once("archive_days"):
         if row.day > today:

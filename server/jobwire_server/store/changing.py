@@ -207,6 +207,8 @@ async def _delete(database: Database, connection: Connection, batch: Batch, outc
     if finished:
         rows = await database.run(connection, "drop_finished", _named(batch.queue, finished))
         _done(outcome, [row.id for row in rows])
+    if taken or finished:
+        await database.run(connection, "forget_members", _named(batch.queue, [*taken, *finished]))
 
 
 async def _release(database: Database, connection: Connection, batch: Batch, outcome: Outcome) -> None:
@@ -237,6 +239,7 @@ async def _move(database: Database, connection: Connection, batch: Batch, outcom
         moving = _named(batch.queue, list(taken)) | {"destination": batch.destination}
         await database.run(connection, "move_jobs", moving)
         await wait(database, connection, batch.destination, taken, outcome)
+        await database.run(connection, "forget_members", _named(batch.queue, list(taken)))
         _done(outcome, list(taken))
 
 

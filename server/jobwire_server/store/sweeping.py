@@ -51,7 +51,7 @@ async def gated_queues(database: Database) -> list[str]:
 
 
 async def sweep_turns(database: Database, queue: str, limit: int = _AT_ONCE) -> bool:
-    """Removes turns that tell nothing any more; returns whether there may be more."""
+    """Removes the turns of a queue that has no jobs now; returns whether there may be more."""
     [row] = await database.once("sweep_turns", {"queue": queue, "limit": limit})
     return bool(row.gone == limit)
 

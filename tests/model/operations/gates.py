@@ -75,7 +75,7 @@ class Pause:
     paused: bool
 
     async def do(self, stage: Stage) -> bool:
-        return await queues.pause_queue(stage.databases[self.replica], self.queue, paused=self.paused)
+        return await queues.pause_queue(stage.databases[self.replica], self.queue, "operator", paused=self.paused)
 
     def expect(self, model: Model) -> bool:
         (model.paused.add if self.paused else model.paused.discard)(self.queue)

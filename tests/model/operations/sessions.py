@@ -9,7 +9,7 @@ from jobwire_server.domain.errors import SessionLost, SessionTakenOver
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.transitions import Event
 from jobwire_server.store import sessions
-from jobwire_server.store.sessions import SessionTerms
+from jobwire_server.store.sessions import Renewal, SessionTerms
 from tests.model.model import Model, Session
 from tests.model.names import handle_name, name, names
 from tests.model.stage import QUEUES, Stage
@@ -130,7 +130,8 @@ class Renew:
     async def do(self, stage: Stage) -> list[str]:
         database = stage.databases[self.replica]
         async with database.connection() as connection:
-            return sorted(map(name, await sessions.renew(database, connection, self.owner, dict(self.epochs))))
+            said = {id_: Renewal(epoch, _TERMS.max_in_flight, None) for id_, epoch in self.epochs}
+            return sorted(map(name, await sessions.renew(database, connection, self.owner, said)))
 
     def expect(self, model: Model) -> list[str]:
         mine = []

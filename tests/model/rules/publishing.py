@@ -62,6 +62,8 @@ class Publishing(Player):
         if dice.spot % 4 == 1:
             live = [job_id for name, job_id in self.model.jobs if name == queue]
             ids += chosen(live + [each.id for each in self.model.finished if each.queue == queue], dice.spot)
+        if dice.spot % 8 == 3:
+            ids += chosen([key[1] for key in self.model.deleted if key[0] == queue], dice.spot)
         if dice.spot % 32 == 2:
             ids += ids[:1]
         return ids

@@ -51,6 +51,10 @@ DECLARE
     held uuid;
     last_taken text;
 BEGIN
+    IF minded = 5 THEN
+        -- Each job must have a key.
+        RETURN QUERY SELECT j.id FROM unnest(job_ids, job_keys) AS j (id, key) WHERE j.key IS NULL;
+    END IF;
     IF minded IS NULL OR minded NOT IN (1, 3, 4) THEN
         RETURN;
     END IF;

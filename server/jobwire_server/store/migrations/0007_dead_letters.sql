@@ -158,8 +158,8 @@ BEGIN
 END
 $$;
 
--- Removes the turns of groups that are not ahead of what is being claimed: without its row such a group begins where it would with it. A queue without jobs needs no turns at
--- all, but for the one that was reached. Leaves a queue alone that is being looked after; returns how many went.
+-- Removes the turns of a queue that has no jobs now: what it needs to know is which turn was reached. Not before, since the groups' numbers are part of their jobs' places and are given
+-- anew then. Leaves a queue alone that is being looked after; returns how many went.
 CREATE FUNCTION jobwire.sweep_turns(queue_name text, at_most int) RETURNS int
 LANGUAGE plpgsql VOLATILE AS
 $$
@@ -170,13 +170,14 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
-    IF NOT EXISTS (SELECT FROM jobwire.live_job j WHERE j.queue = queue_name) THEN
-        UPDATE jobwire.turn_reached r SET turn = greatest(r.turn, (SELECT max(t.turn) FROM jobwire.turn t WHERE t.queue = r.queue AND t.rank = r.rank))
-        WHERE r.queue = queue_name AND r.turn < (SELECT max(t.turn) FROM jobwire.turn t WHERE t.queue = r.queue AND t.rank = r.rank);
+    IF EXISTS (SELECT FROM jobwire.live_job j WHERE j.queue = queue_name) THEN
+        RETURN 0;
     END IF;
+    UPDATE jobwire.turn_reached r SET turn = (SELECT max(t.turn) FROM jobwire.turn t WHERE t.queue = queue_name)
+    WHERE r.queue = queue_name AND r.turn < (SELECT max(t.turn) FROM jobwire.turn t WHERE t.queue = queue_name);
     WITH swept AS (
         DELETE FROM jobwire.turn t WHERE t.ctid = ANY (ARRAY(
-            SELECT o.ctid FROM jobwire.turn_reached r JOIN jobwire.turn o ON o.queue = r.queue AND o.rank = r.rank AND o.turn <= r.turn WHERE r.queue = queue_name LIMIT at_most))
+            SELECT o.ctid FROM jobwire.turn o WHERE o.queue = queue_name LIMIT at_most))
         RETURNING 1
     )
     SELECT count(*) INTO gone FROM swept;

@@ -1,2 +1,2 @@
--- Removes turns of a queue that tell nothing any more; returns how many.
+-- Removes the turns of a queue that has no jobs now; returns how many.
 SELECT jobwire.sweep_turns(%(queue)s, %(limit)s) AS gone
