@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,11 @@ from jobwire import (
     Worker,
 )
 from jobwire.connection import Connection
+from jobwire.convert import spec_from
 from jobwire.v1 import queue_service_pb2 as pb
+from jobwire.v1.admin_service_pb2 import PauseQueueRequest, ResumeQueueRequest
 from jobwire.wire import to_duration
-from tests.chaos import history
+from tests.chaos import gated, history
 from tests.chaos.history import Record
 from tests.chaos.recorder import record_all
 
@@ -52,9 +55,16 @@ BLOCK_SIGNAL = signal.SIGUSR1
 PLANS = {"done": 80, "fail": 8, "release": 3, "retry_in": 2, "permanent": 1, "long": 4, "progress": 2}
 
 
+_PUBLISH_SECONDS = 10.0
+_ADMIN_SECONDS = 5.0
+
+
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes `rate` jobs a second in calls of 1 to `batch` jobs, `total` in all, each until it is acknowledged."""
+    """Publishes `rate` jobs a second in calls of 1 to `batch` jobs, `total` in all, each until it is acknowledged.
+
+    A queue that is named several times is drawn so much more often.
+    """
 
     queues: list[str]
     rate: float
@@ -66,13 +76,14 @@ class Publisher:
     async def run(self, target: str, record: Record) -> None:
         chance = random.Random(self.seed)
         begun, count = time.monotonic(), 0
-        async with Client(target, timeout=10.0) as client:
+        async with _connected(target) as connection:
             calls: set[asyncio.Task[None]] = set()
             while count < self.total:
                 size = min(chance.randint(1, self.batch), self.total - count)
                 count += size
-                jobs = [self._job(chance) for _ in range(size)]
-                task = asyncio.create_task(self._publish(client, chance.choice(self.queues), jobs, chance.random()))
+                queue = chance.choice(self.queues)
+                request = pb.PublishRequest(queue=queue, jobs=[self._job(queue, count, chance) for _ in range(size)])
+                task = asyncio.create_task(self._publish(connection, request, chance.random()))
                 calls.add(task)
                 task.add_done_callback(calls.discard)
                 if len(calls) >= 50:
@@ -83,7 +94,7 @@ class Publisher:
             if calls:
                 await asyncio.wait(calls)
 
-    def _job(self, chance: random.Random) -> NewJob:
+    def _job(self, queue: str, count: int, chance: random.Random) -> pb.JobSpec:
         [plan] = chance.choices(list(PLANS), weights=list(PLANS.values()))
         data = {
             "plan": plan,
@@ -92,12 +103,16 @@ class Publisher:
         }
         options = JobOptions(retry_delay=0.2, retry_limit=3)
         start_in = chance.uniform(0.1, 2.0) if chance.random() < 0.03 else None
-        return NewJob(data, priority=chance.choice((0, 0, 0, 5)), start_in=start_in, options=options)
+        spec = spec_from(NewJob(data, priority=chance.choice((0, 0, 0, 5)), start_in=start_in, options=options))
+        spec.key, group, tier = gated.labels(queue, count, chance)
+        if group:
+            spec.group.id, spec.group.tier = group, tier
+        return spec
 
-    async def _publish(self, client: Client, queue: str, jobs: list[NewJob], luck: float) -> None:
+    async def _publish(self, connection: Connection, request: pb.PublishRequest, luck: float) -> None:
         while True:
             try:
-                await client.publish_many(queue, jobs)
+                await connection.call(connection.queue.Publish, request, _PUBLISH_SECONDS)
             except JobwireError:
                 # The ids stay the same: whether it was stored does not matter.
                 await asyncio.sleep(0.2)
@@ -106,7 +121,7 @@ class Publisher:
         if luck < 0.05:
             # Somebody whose answer was lost on the way publishes once more.
             with contextlib.suppress(JobwireError):
-                await client.publish_many(queue, jobs)
+                await connection.call(connection.queue.Publish, request, _PUBLISH_SECONDS)
 
 
 class PlannedFailure(Exception):
@@ -259,28 +274,50 @@ class Rogue:
 
 @dataclass(frozen=True)
 class Operator:
-    """Looks at jobs, waits for some, cancels a few."""
+    """Looks at jobs, waits for some, cancels a few; pauses a queue now and then, and resumes it soon."""
 
     queues: list[str]
     seed: int = 0
 
     async def run(self, target: str, record: Record) -> None:
         chance = random.Random(self.seed)
-        async with Client(target, timeout=5.0) as client:
+        async with Client(target, timeout=_ADMIN_SECONDS) as client, _connected(target) as connection:
             while True:
                 with contextlib.suppress(JobwireError):
                     await self._look(client, chance)
+                if chance.random() < 0.1:
+                    await self._pause(connection, chance)
                 await asyncio.sleep(0.3)
+
+    async def _pause(self, connection: Connection, chance: random.Random) -> None:
+        name, admin = chance.choice(self.queues), connection.admin
+        with contextlib.suppress(JobwireError):  # it may be paused, or not
+            await connection.attempt(admin.PauseQueue, PauseQueueRequest(name=name), _ADMIN_SECONDS)
+            await asyncio.sleep(chance.uniform(0.2, 2.0))
+        while True:
+            with contextlib.suppress(JobwireError):
+                await connection.attempt(admin.ResumeQueue, ResumeQueueRequest(name=name), _ADMIN_SECONDS)
+                return
+            await asyncio.sleep(0.2)
 
     async def _look(self, client: Client, chance: random.Random) -> None:
         queue = chance.choice(self.queues)
-        state = chance.choice([JobState.CREATED, JobState.ACTIVE, JobState.RETRY])
+        state = chance.choice([JobState.CREATED, JobState.ACTIVE, JobState.RETRY, JobState.BLOCKED])
         jobs = [job async for job in client.admin.list_jobs(queue, states=[state], limit=20)]
         if jobs:
             job = chance.choice(jobs)
             if chance.random() < 0.3:
                 await client.admin.cancel_jobs(queue, [job.id])
             await client.wait(job.id, queue, timeout=1.0)
+
+
+@contextlib.asynccontextmanager
+async def _connected(target: str) -> AsyncIterator[Connection]:
+    connection = Connection(target)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 PARTS: dict[str, Any] = {"publisher": Publisher, "worker": WorkerPart, "rogue": Rogue, "operator": Operator}

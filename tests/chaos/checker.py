@@ -12,7 +12,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.chaos.history import EndState, Event, Terms
-from tests.chaos.invariants import answers, causes, counts, graces, in_flight, leases, order, outcomes
+from tests.chaos.invariants import (
+    answers,
+    causes,
+    counts,
+    gates,
+    graces,
+    in_flight,
+    keys,
+    leases,
+    limits,
+    order,
+    outcomes,
+    pauses,
+    rates,
+)
 from tests.chaos.invariants.book import Book
 from tests.chaos.invariants.report import Report
 
@@ -43,6 +57,11 @@ def _check(events: Sequence[Event], end: EndState, terms: Terms) -> Report:
     answers.check(book, report)
     in_flight.check(book, report)
     order.check(book, report)
+    keys.check(book, report)
+    limits.check(book, report)
+    rates.check(book, report)
+    pauses.check(book, report)
+    gates.check(book, report)
     graces.check(book, causes.check(book, report), report)
     counts.check(book, report)
     return report

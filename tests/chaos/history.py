@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
+
+from jobwire_server.domain.queues import Policy
 
 
 @dataclass(slots=True)
@@ -35,11 +37,12 @@ class Event:
 
 @dataclass(slots=True)
 class Publish(Event):
-    """A Publish call is about to be sent. `jobs`: id, priority."""
+    """A Publish call is about to be sent. `jobs`: id, priority; `labels`: key, group, tier of each, if any has some."""
 
     kind = "publish"
     queue: str
     jobs: Sequence[tuple[str, int]]
+    labels: Sequence[tuple[str, str, str]] = ()
 
 
 @dataclass(slots=True)
@@ -159,6 +162,22 @@ class CancelAnswered(Event):
 
 
 @dataclass(slots=True)
+class Pause(Event):
+    """An operator's PauseQueue call, or ResumeQueue if not `paused`, is about to be sent."""
+
+    kind = "pause"
+    queue: str
+    paused: bool
+
+
+@dataclass(slots=True)
+class PauseAnswered(Event):
+    """Its answer: it is done."""
+
+    kind = "pause_answered"
+
+
+@dataclass(slots=True)
 class Failed(Event):
     """A unary call ended with an error: gRPC's code, our reason. Unless they tell, it may have been applied or not."""
 
@@ -216,6 +235,8 @@ KINDS: dict[str, type[Event]] = {
         Acked,
         Cancel,
         CancelAnswered,
+        Pause,
+        PauseAnswered,
         Failed,
         Started,
         Finished,
@@ -306,6 +327,35 @@ class Claim:
     t: float
     ids: Sequence[str]
     attempts: Sequence[int]
+    begun: float
+    """When its transaction began: what was committed before, it saw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many starts within any period, in seconds."""
+
+    starts: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a queue lets run, the same during the whole run. What is None or empty bounds nothing."""
+
+    policy: Policy = Policy.STANDARD
+    max_active: int | None = None
+    rate: Rate | None = None
+    group_max_active: int | None = None
+    tiers: Mapping[str, int] = field(default_factory=dict)
+    group_rate: Rate | None = None
+    fair: bool = False
+
+    @property
+    def gated(self) -> bool:
+        """Whether jobs wait for others of their key or group, and so are not claimed in the order of their places."""
+        grouped = self.fair or self.group_max_active is not None or bool(self.tiers) or self.group_rate is not None
+        return grouped or self.policy in (Policy.SINGLETON, Policy.STATELY, Policy.KEY_STRICT_FIFO)
 
 
 @dataclass(slots=True)
@@ -313,12 +363,15 @@ class EndState:
     """What the database says when all is over.
 
     `live` are the jobs (queue, id, state) that are not finished; `claims` all claims ever made, kept by a trigger that
-    a run puts beside the schema.
+    a run puts beside the schema; `rules` those of each queue; `left_behind` rows (table, queue, id) that wait for jobs
+    which are finished.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     live: list[tuple[str, str, str]] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
+    rules: dict[str, Rules] = field(default_factory=dict)
+    left_behind: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,15 @@ import grpc.aio
 import jobwire.connection
 from jobwire.errors import error_from_rpc
 from jobwire.v1 import queue_service_pb2 as pb
-from jobwire.v1.admin_service_pb2 import CancelJobsRequest, CancelJobsResponse, CancelStatus
+from jobwire.v1.admin_service_pb2 import (
+    CancelJobsRequest,
+    CancelJobsResponse,
+    CancelStatus,
+    PauseQueueRequest,
+    PauseQueueResponse,
+    ResumeQueueRequest,
+    ResumeQueueResponse,
+)
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire.wire import from_duration
@@ -33,23 +41,24 @@ class RecordingQueue:
         self._record = record
         self.GetJob = self._stub.GetJob
 
-    async def Publish(self, request: pb.PublishRequest, timeout: float | None = None) -> pb.PublishResponse:  # noqa: N802
+    async def Publish(self, request: pb.PublishRequest, **more: Any) -> pb.PublishResponse:  # noqa: N802
         call = self._record.next_call()
         jobs = [(job.id, job.priority) for job in request.jobs]
-        self._record.note(history.Publish, call, request.queue, jobs)
-        response: pb.PublishResponse = await self._answered(call, self._stub.Publish(request, timeout=timeout))
+        labels = [(job.key, job.group.id, job.group.tier) for job in request.jobs]
+        self._record.note(history.Publish, call, request.queue, jobs, labels if any(map(any, labels)) else [])
+        response: pb.PublishResponse = await self._answered(call, self._stub.Publish(request, **more))
         results = [(result.job_id, result.created) for result in response.results]
         self._record.note(history.Published, call, results)
         return response
 
-    async def Ack(self, request: pb.AckRequest, timeout: float | None = None) -> pb.AckResponse:  # noqa: N802
+    async def Ack(self, request: pb.AckRequest, **more: Any) -> pb.AckResponse:  # noqa: N802
         call = self._record.next_call()
         items = [(item.handle, _word(item)) for item in request.items]
         wanted = request.max_in_flight if request.HasField("max_in_flight") else None
         self._record.note(
             history.Ack, call, request.session_id, request.last_sequence, wanted, request.close_session, items
         )
-        response: pb.AckResponse = await self._answered(call, self._stub.Ack(request, timeout=timeout))
+        response: pb.AckResponse = await self._answered(call, self._stub.Ack(request, **more))
         statuses = [pb.AckStatus.Name(result.status).removeprefix("ACK_STATUS_") for result in response.results]
         self._record.note(history.Acked, call, statuses, response.session_alive)
         return response
@@ -74,7 +83,7 @@ class RecordingQueue:
 
 
 class RecordingAdmin:
-    """AdminService, of which the cancellations are written down."""
+    """AdminService, of which the cancellations and pauses are written down."""
 
     def __init__(self, channel: grpc.aio.Channel, record: Record) -> None:
         self._stub: Any = AdminServiceStub(channel)
@@ -83,14 +92,27 @@ class RecordingAdmin:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stub, name)
 
-    async def CancelJobs(self, request: CancelJobsRequest, timeout: float | None = None) -> CancelJobsResponse:  # noqa: N802
+    async def CancelJobs(self, request: CancelJobsRequest, **more: Any) -> CancelJobsResponse:  # noqa: N802
         call = self._record.next_call()
         self._record.note(history.Cancel, call, request.queue, list(request.job_ids))
-        response: CancelJobsResponse = await _answered(
-            self._record, call, self._stub.CancelJobs(request, timeout=timeout)
-        )
+        response: CancelJobsResponse = await _answered(self._record, call, self._stub.CancelJobs(request, **more))
         statuses = [CancelStatus.Name(result.status).removeprefix("CANCEL_STATUS_") for result in response.results]
         self._record.note(history.CancelAnswered, call, statuses)
+        return response
+
+    async def PauseQueue(self, request: PauseQueueRequest, **more: Any) -> PauseQueueResponse:  # noqa: N802
+        answer: PauseQueueResponse = await self._pause(request.name, True, self._stub.PauseQueue, request, **more)
+        return answer
+
+    async def ResumeQueue(self, request: ResumeQueueRequest, **more: Any) -> ResumeQueueResponse:  # noqa: N802
+        answer: ResumeQueueResponse = await self._pause(request.name, False, self._stub.ResumeQueue, request, **more)
+        return answer
+
+    async def _pause(self, queue: str, paused: bool, method: Any, request: Any, **more: Any) -> Any:
+        call = self._record.next_call()
+        self._record.note(history.Pause, call, queue, paused)
+        response = await _answered(self._record, call, method(request, **more))
+        self._record.note(history.PauseAnswered, call)
         return response
 
 

@@ -23,11 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import grpc.aio
 import psycopg
 from psycopg.rows import namedtuple_row
 
+from jobwire.v1.admin_service_pb2 import CreateQueueRequest
+from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire_server.embedded import EmbeddedPostgres
-from tests.chaos import audit, history
+from tests.chaos import audit, gated, history
 from tests.chaos.history import EndState, Record
 from tests.chaos.proxy import Proxy
 
@@ -122,7 +125,9 @@ class Rig:
     workers: int = 3
     graces: Graces = field(default_factory=Graces)
     concurrency: int = 20
-    queues: tuple[str, ...] = ("alpha", "beta")
+    queues: tuple[str, ...] = gated.QUEUES
+    rate: float = 100.0
+    """Of the load, in jobs a second: limits are made to fit it."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -159,6 +164,7 @@ class Rig:
         # From before the first claim on.
         with self.database() as connection:
             audit.keep_claims(connection)
+        await self._make_queues()
         for number in range(1, self.workers + 1):
             terms = {
                 "queues": self.queues,
@@ -179,6 +185,16 @@ class Rig:
             seed=self.seed,
         )
         await self.add("operator", "operator-1", queues=self.queues, seed=self.seed)
+
+    async def _make_queues(self) -> None:
+        port = self._servers()[0].port
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = AdminServiceStub(channel)
+            for queue in gated.messages(self.rate):
+                await stub.CreateQueue(CreateQueueRequest(queue=queue), wait_for_ready=True, timeout=_START_SECONDS)
+
+    def _servers(self) -> list[Server]:
+        return [member for member in self.members.values() if isinstance(member, Server)]
 
     async def _add_server(self, name: str) -> None:
         link = await self._stack.enter_async_context(Proxy("127.0.0.1", self.postgres.port))
@@ -205,7 +221,7 @@ class Rig:
 
     async def add(self, part: str, name: str, *, rotate: int = 0, **settings: Any) -> Member:
         """Starts one who uses the service, with a proxy to each server; `rotate` says which comes first."""
-        servers = [member for member in self.members.values() if isinstance(member, Server)]
+        servers = self._servers()
         turn = rotate % len(servers)
         links = [
             await self._stack.enter_async_context(Proxy("127.0.0.1", server.port))
@@ -247,8 +263,9 @@ class Rig:
             return audit.end_state(connection)
 
     def live_jobs(self) -> int:
+        """How many jobs have no outcome yet that will have one."""
         with self.database() as connection:
-            return int(connection.execute("SELECT count(*) FROM jobwire.live_job").fetchone()[0])  # type: ignore[index]
+            return audit.unsettled(connection)
 
 
 def _free_port() -> int:

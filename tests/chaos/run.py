@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos import history
+from tests.chaos import gated, history
 from tests.chaos.checker import Report, check
 from tests.chaos.faults import Drawn, NotInOrder, draw
 from tests.chaos.history import Fault, Terms
@@ -67,6 +67,7 @@ async def run(plan: Plan, folder: Path, say: Say) -> Result:
         graces=plan.graces,
         concurrency=plan.concurrency,
         seed=plan.seed,
+        rate=plan.jobs / plan.seconds,
     ) as rig:
         say(f"seed {plan.seed}: {plan.servers} servers, {plan.workers} workers, {plan.jobs:,} jobs; all in {folder}")
         await _load(plan, rig)
@@ -101,7 +102,7 @@ async def _load(plan: Plan, rig: Rig) -> None:
             "publisher",
             f"publisher-{number}",
             rotate=number,
-            queues=rig.queues,
+            queues=gated.DRAWN,
             rate=rate / 2,
             total=plan.jobs // 2,
             seed=plan.seed * 10 + number,

@@ -7,7 +7,7 @@ the database did about it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -39,6 +39,7 @@ class Row:
     retry_count: int = 0
     loss_count: int = 0
     release_count: int = 0
+    state: str = "created"
 
 
 @dataclass
@@ -56,8 +57,8 @@ class Story:
 
     def report(self) -> Report:
         """What the checker says, with the jobs that are not finished as the live ones."""
-        live = [(QUEUE, row.id, "created") for row in self.rows.values()]
-        end = EndState(self.end.outcomes, [*self.end.live, *live], self.end.claims)
+        live = [(QUEUE, row.id, row.state) for row in self.rows.values()]
+        end = replace(self.end, live=[*self.end.live, *live])
         return check(sorted(self.events, key=lambda event: event.t), end, self.terms)
 
     def wait(self, seconds: float) -> None:
@@ -87,9 +88,13 @@ class Story:
         answered: bool = True,
         scheduled: bool = False,
         retry_limit: int = 2,
+        key: str = "",
+        group: str = "",
+        tier: str = "",
     ) -> None:
         call, ids = self.call(), [job_id(name) for name in names]
-        self.note(history.Publish, "publisher-1", call, QUEUE, [(one, priority) for one in ids])
+        labels = [(key, group, tier)] * len(ids)
+        self.note(history.Publish, "publisher-1", call, QUEUE, [(one, priority) for one in ids], labels)
         known = {*self.rows, *(outcome.id for outcome in self.end.outcomes)}
         if stored:
             for one in ids:
@@ -109,6 +114,14 @@ class Story:
             self.finish(one, "cancelled", "")
         self.note(history.CancelAnswered, "operator-1", call, [status])
 
+    def pause(self, *, paused: bool = True, answered: bool = True, who: str = "operator-1") -> None:
+        call = self.call()
+        self.note(history.Pause, who, call, QUEUE, paused)
+        if answered:
+            self.note(history.PauseAnswered, who, call)
+        else:
+            self.note(history.Failed, who, call, "UNAVAILABLE", "")
+
     # The database.
 
     def claim(self, session: Session, *names: str) -> list[Handle]:
@@ -125,6 +138,7 @@ class Story:
                 self.t,
                 ids,
                 [self.rows[one].attempt for one in ids],
+                self.t,
             )
         )
         return [Handle(QUEUE, UUID(one), token, place) for place, one in enumerate(ids, 1)]

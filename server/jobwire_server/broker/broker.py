@@ -24,6 +24,7 @@ from jobwire_server.store import upkeep as upkeep_store
 from jobwire_server.store.database import Connection, Database
 from jobwire_server.store.sessions import Ended
 from jobwire_server.store.settling import Stop
+from jobwire_server.store.upkeep import Look
 
 from . import background
 from .acker import Acker
@@ -85,8 +86,8 @@ class Broker:
         )
         self.queues = QueueBook(database, create=terms.create_queues)
         self._gatekeeper = Gatekeeper(database, self._tickets)
-        self._dispatcher = Dispatcher(database, terms.replica, self._stats, self.queues.known)
-        self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica)
+        self._dispatcher = Dispatcher(database, terms.replica, self._stats, self.queues.known, self._left)
+        self._book = SessionBook(database, terms, self._dispatcher, self._stats, self._signals.tell_replica, self._left)
         self.sessions = SessionDesk(database, self._book, self._signals.tell_replica)
         self.admission = Admission(terms.max_publishing_bytes, self._stats)
         self._publisher = Publisher(
@@ -131,7 +132,7 @@ class Broker:
             terms.poll_interval_ms / 1000,
             terms.cancel_grace_ms,
             hungry=self._dispatcher.hungry,
-            on_found=self._dispatcher.found,
+            on_found=self._found,
             on_ready=self._tickets,
             on_gates=self._gatekeeper.poke,
             on_letters=self.dead_letters.poke,
@@ -369,6 +370,8 @@ class Broker:
         """Leases of this queue ended: others may have their turn."""
         known = self.queues.known(queue)
         if known is None:
+            # An Ack may come to a replica where nobody named its queue yet.
+            self._look_again(partial(self._knowing, queue, partial(self._left, queue)))
             return
         if known.gated:
             self._gatekeeper.poke(queue)
@@ -422,8 +425,10 @@ class Broker:
 
     def _heard_of_queue(self, queue: str, what: str) -> None:
         if what == "rules":
-            self._look_again(partial(self._refresh, queue))
-            what = "back"
+            self.queues.forget(queue)
+            wake = partial(self._dispatcher.wake, queue, from_start=True, suspects=True)
+            self._look_again(partial(self._knowing, queue, wake))
+            return
         known = self.queues.known(queue)
         if what == "ready" and (known is None or known.gated):
             # Perhaps by publish(): nobody else knows of it.
@@ -453,8 +458,14 @@ class Broker:
         elif kind == "void" and (void := Handle.parse(message["handle"])) is not None:
             self._book.stop_delivery(UUID(message["session"]), void, StopReason.LEASE_LOST, 0)
 
-    async def _refresh(self, queue: str) -> None:
-        await self.queues.refresh(queue)
+    def _found(self, look: Look) -> None:
+        """Jobs wait that nobody told of; perhaps nobody told of other rules either."""
+        self._look_again(partial(self._knowing, look.queue, partial(self._dispatcher.found, look)))
+
+    async def _knowing(self, queue: str, what: Callable[[], None]) -> None:
+        """Does something when the queue's rules are known as they are now: a claim by other rules takes nothing."""
+        await self.queues.find(queue)
+        what()
 
     def _look_again(self, look: Callable[[], Awaitable[None]]) -> None:
         """Begins a look at the database that a signal asked for; should it fail, the floor under signals does it."""

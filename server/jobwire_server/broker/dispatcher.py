@@ -137,11 +137,19 @@ class _Lane:
 
 
 class Dispatcher:
-    """All lanes of this replica."""
+    """All lanes of this replica. `on_given_back(queue)` is called when leases ended that nobody heard of."""
 
-    def __init__(self, database: Database, replica: UUID, stats: Stats, known: Callable[[str], Queue | None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        replica: UUID,
+        stats: Stats,
+        known: Callable[[str], Queue | None],
+        on_given_back: Callable[[str], None],
+    ) -> None:
         self._database = database
         self._known = known
+        self._on_given_back = on_given_back
         self._replica = replica
         self._stats = stats
         self._lanes: dict[str, _Lane] = {}
@@ -354,13 +362,19 @@ class Dispatcher:
         """One round; False if there is nothing to do until something changes."""
         queue = self._known(lane.queue)
         if queue is not None and queue.paused:
-            lane.hopeful = False
+            # Of suspects as well, or it would pass its turn on to itself without end; a resume wakes it for both.
+            lane.hopeful = lane.suspects = False
             self._pass_on(lane)
             return False
-        return await self._claim_from(lane, limited=queue is not None and queue.limited)
+        return await self._claim_from(lane)
 
-    async def _claim_from(self, lane: _Lane, *, limited: bool) -> bool:
-        if lane.suspects and await self._claim_suspect(lane, limited=limited):
+    def _limited(self, lane: _Lane) -> bool:
+        """Whether its queue has limits; asked for each claim, since whoever learns of others wakes the lane once."""
+        queue = self._known(lane.queue)
+        return queue is not None and queue.limited
+
+    async def _claim_from(self, lane: _Lane) -> bool:
+        if lane.suspects and await self._claim_suspect(lane, limited=self._limited(lane)):
             return True
         if not lane.hopeful:
             return False
@@ -379,7 +393,7 @@ class Dispatcher:
                 lane,
                 takers,
                 self._claim_limited(lane, wants)
-                if limited
+                if self._limited(lane)
                 else claiming.claim(self._database, self._replica, lane.queue, wants, lane.spans()),
                 _deliveries,
             )
@@ -508,6 +522,7 @@ class Dispatcher:
         else:
             del self._doubtful[lane.queue]
         self.wake(lane.queue, from_start=True, suspects=True)
+        self._on_given_back(lane.queue)
         return True
 
 

@@ -50,7 +50,7 @@ _GRACE_SLICES = 5
 
 
 class SessionBook:
-    """All sessions of this replica."""
+    """All sessions of this replica. `on_given_back(queue)` is called when leases ended with one or never arrived."""
 
     def __init__(
         self,
@@ -59,12 +59,14 @@ class SessionBook:
         dispatcher: Dispatcher,
         stats: Stats,
         tell_replica: Callable[..., None],
+        on_given_back: Callable[[str], None],
     ) -> None:
         self._database = database
         self._terms = terms
         self._dispatcher = dispatcher
         self._stats = stats
         self._tell_replica = tell_replica
+        self._on_given_back = on_given_back
         self._sessions: dict[UUID, Session] = {}
         self._streams = 0
         self._no_streams = asyncio.Event()
@@ -307,6 +309,7 @@ class SessionBook:
         for queue, jobs in given_back.items():
             self._stats["given_back"] += jobs
             self._dispatcher.wake(queue, from_start=True, suspects=True)
+            self._on_given_back(queue)
 
     # What Acks and signals bring.
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from jobwire_server.domain.handles import Handle
 from tests.chaos import history
-from tests.chaos.history import Event, Fault, Terms
+from tests.chaos.history import Event, Fault, Rules, Terms
 
 from .disturbances import Disturbances
-from .facts import Arrival, Job, Lease, Said, Session, Stream
+from .facts import Arrival, Job, Lease, Order, Said, Session, Stream
+
+PLAIN = Rules()
 
 
 class Book:
@@ -36,6 +38,8 @@ class Book:
         self.stopped: set[tuple[str, int]] = set()
         self.leases = 0
         self.deliveries = 0
+        self.pauses: dict[str, list[Order]] = {}
+        self._failed_keys: dict[str, set[str]] = {}
         self._claims: dict[tuple[str, str], list[Lease]] = {}
         self._handles: dict[str, Lease] = {}
         self._asked: dict[tuple[str, int], Any] = {}
@@ -55,6 +59,8 @@ class Book:
             "acked": self._acked,
             "cancel": self._keep,
             "cancel_answered": self._cancel_answered,
+            "pause": self._pause,
+            "pause_answered": self._pause_answered,
             "failed": self._failed,
             "started": self._started,
             "finished": self._finished,
@@ -82,6 +88,19 @@ class Book:
         if job is None:
             job = jobs[job_id] = Job(queue, job_id)
         return job
+
+    def rules(self, queue: str) -> Rules:
+        """What the queue lets run."""
+        return self.end.rules.get(queue, PLAIN)
+
+    def failed_keys(self, queue: str) -> set[str]:
+        """The keys of which a job failed for good."""
+        found = self._failed_keys.get(queue)
+        if found is None:
+            jobs = self.queues.get(queue, {}).values()
+            found = {job.key for job in jobs if job.outcome is not None and job.outcome.state == "failed"}
+            self._failed_keys[queue] = found
+        return found
 
     def lease_of(self, handle: str) -> Lease | None:
         """The lease that a handle names, if the database recorded its claim."""
@@ -126,11 +145,14 @@ class Book:
 
     def _publish(self, event: history.Publish) -> None:
         self._keep(event)
-        for job_id, _ in event.jobs:
+        for place, (job_id, _) in enumerate(event.jobs):
             if job_id:
                 job = self.job(event.queue, job_id)
                 if job.published is None:
                     job.published = event.t
+                    job.asked = (event.who, event.call), place
+                    if event.labels:
+                        job.key, job.group, job.tier = event.labels[place]
 
     def _published(self, event: history.Published) -> None:
         asked = self._asked.pop((event.who, event.call))
@@ -221,6 +243,14 @@ class Book:
         for job_id, status in zip(asked.jobs, event.statuses, strict=True):
             job = self.job(asked.queue, job_id)
             job.cancels = [*(job.cancels or ()), (asked.t, event.t, status)]
+
+    def _pause(self, event: history.Pause) -> None:
+        order = Order(event.t, event.paused)
+        self._asked[event.who, event.call] = order
+        self.pauses.setdefault(event.queue, []).append(order)
+
+    def _pause_answered(self, event: history.PauseAnswered) -> None:
+        self._asked.pop((event.who, event.call)).answered = event.t
 
     def _failed(self, event: history.Failed) -> None:
         self._asked.pop((event.who, event.call), None)

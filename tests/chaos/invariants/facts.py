@@ -91,6 +91,11 @@ class Job:
     """Its state in the end, if it is not finished."""
     cancels: list[tuple[float, float, str]] | None = None
     """Operators' orders: sent, answered, with which status."""
+    asked: tuple[tuple[str, int], int] | None = None
+    """The Publish call that first carried it, and its place there."""
+    key: str = ""
+    group: str = ""
+    tier: str = ""
 
     def after(self, lease: Lease) -> Lease | None:
         """The next lease, once `Book` has put them in order."""
@@ -126,6 +131,15 @@ class Lease:
         """Whether it brought the job's outcome."""
         outcome = self.job.outcome
         return outcome is not None and outcome.token == self.claim.token
+
+
+@dataclass(slots=True)
+class Order:
+    """An operator's call to pause a queue, or to resume it. `answered` is None if nobody knows whether it was done."""
+
+    sent: float
+    paused: bool
+    answered: float | None = None
 
 
 @dataclass(slots=True)

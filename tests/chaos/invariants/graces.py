@@ -67,10 +67,13 @@ def check(book: Book, causes: Mapping[Lease, Cause], report: Report) -> None:
         again = next((other for other in lease.job.leases if other.attempt > lease.attempt and other.stream), None)
         if again is not None:
             report.gaps[cause.name].append(again.arrived - lost)
+        queue = lease.job.queue
+        if book.rules(queue).gated:
+            # It may be the turn of another job of its key or group.
+            continue
         due = _due(book, lease, following, lost)
         if following.claim.t <= due:
             continue
-        queue = lease.job.queue
         if queue not in claims:
             claims[queue] = _Claims(book.queues[queue])
         if claims[queue].passed_over(lease.job, due, following.claim.t):

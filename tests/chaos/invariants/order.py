@@ -1,8 +1,8 @@
 """Jobs of a queue are claimed by priority, then in the order in which they were stored.
 
-Judged by first claims only, since a job that comes back is at its place before others that went meanwhile; and only
-for jobs that were never scheduled. A first claim whose result was lost is a claim like any other: the job was taken in
-turn.
+Not where jobs wait for others of their key or group. Judged by first claims only, since a job that comes back is at its
+place before others that went meanwhile; and only for jobs that were never scheduled. A first claim whose result was
+lost is a claim like any other: the job was taken in turn.
 
 What may be overtaken: a job that has just been stored (its signal, and the floor under which a lane does not look, are
 behind by a poll at most), and a job that a claim beside it has locked (they are not waited for). If that claim was
@@ -56,7 +56,9 @@ class _Standing:
 def check(book: Book, report: Report) -> None:
     """Invariant `order`."""
     slack = 2 * book.terms.poll_interval + 1.0
-    for jobs in book.queues.values():
+    for queue, jobs in book.queues.items():
+        if book.rules(queue).gated:
+            continue
         turns = [turn for job in jobs.values() if (turn := _turn(book, job)) is not None]
         _check_queue(book, sorted(turns, key=lambda turn: turn.order), slack, report)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .book import Book
 from .facts import Job
+from .keys import held_up
 from .report import Report
 
 
@@ -28,6 +29,8 @@ def check(book: Book, report: Report) -> None:
 
 def _lost(book: Book, job: Job, report: Report) -> None:
     if job.answered is None or job.outcome is not None or book.disturbances.undone(job.answered):
+        return
+    if held_up(book, job):
         return
     report.lost += 1
     where = f"is still {job.live}" if job.live else "is gone"

@@ -37,6 +37,8 @@ class Report:
     acknowledged: int = 0
     """Jobs of which a Publish call was answered."""
     outcomes: int = 0
+    held_up: int = 0
+    """Jobs without one that wait behind a job of their key which failed for good."""
     claims: int = 0
     """Leases ever given, delivered or not."""
     deliveries: int = 0

@@ -434,7 +434,8 @@ BEGIN
         SELECT * INTO counted FROM jobwire.starts_of(queue_name, '', q.rate_ms);
         IF q.rate_starts - counted.starts < room THEN
             room := q.rate_starts - counted.starts;
-            more_in_ms := ceil(extract(epoch FROM counted.first_leaves_at - clock_timestamp()) * 1000);
+            -- Of none so far, the first is the one to be made now.
+            more_in_ms := ceil(extract(epoch FROM coalesce(counted.first_leaves_at - clock_timestamp(), jobwire.rate_memory(q.rate_ms))) * 1000);
         END IF;
     END IF;
     room := greatest(room, 0);
