@@ -7,6 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
+from jobwire_server.domain.errors import DatabaseUnavailable
 from jobwire_server.store.connection import Connection
 from jobwire_server.store.database import Database
 
@@ -56,3 +57,16 @@ async def test_a_statement_that_is_given_up_leaves_the_connection_of_use(databas
             async with asyncio.timeout(0.2):
                 await connection.run(b"SELECT pg_sleep(30)")
         assert [row.n for row in await connection.run(b"SELECT 1 AS n")] == [1]
+
+
+async def test_a_transaction_whose_connection_broke_before_its_end_has_failed(database: Database) -> None:
+    async def break_within() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT 1")
+            # As the driver finds it when what arrives between two statements tells of the end.
+            await connection.close()
+
+    with pytest.raises(DatabaseUnavailable):
+        await break_within()
+    async with database.transaction() as connection:
+        await connection.execute("SELECT 1")

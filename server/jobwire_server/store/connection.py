@@ -110,8 +110,11 @@ class Connection(AsyncConnection[Any]):
     async def begun(self) -> AsyncIterator[None]:
         """A transaction."""
         if not self.pooled:
-            async with self.transaction():
+            async with self.transaction() as transaction:
                 yield
+            # The driver ends without a word on a connection that it knows to be broken.
+            if transaction.status is not transaction.Status.COMMITTED:
+                raise psycopg.OperationalError("the connection broke before the commit")
             return
         # As `transaction`, which would need a round trip more before the settings.
         try:
