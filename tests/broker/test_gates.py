@@ -260,6 +260,23 @@ async def test_a_pause_holds_on_both_replicas_and_a_resume_wakes_both(
         await job_of(second)
 
 
+async def test_a_paused_queue_leaves_a_sessions_other_queues_alone(pair: tuple[Broker, Broker]) -> None:
+    for queue in ("work", "other", "third"):
+        await pair[0].queues.create(Queue(queue))
+    async with Worker(pair[0], subscription("work", "other", "third", credits=1)) as worker:
+        for queue in ("work", "other"):
+            await pair[0].pause_queue(queue, paused=True)
+            await publish(pair[0], queue=queue)
+        [running] = await publish(pair[1], queue="third")
+        delivery = await job_of(worker)
+        assert delivery.handle.job_id == running
+        for place, queue in enumerate(("work", "other"), 2):
+            await worker.ack(delivery.handle)
+            await pair[0].pause_queue(queue, paused=False)
+            delivery = await job_of(worker, place)
+            assert delivery.handle.queue == queue
+
+
 async def test_a_replica_whose_worker_came_alone_is_woken_by_a_resume(pair: tuple[Broker, Broker]) -> None:
     """The other has no worker, so this one has to hear of it."""
     await pair[0].queues.create(Queue("work", limits=QueueLimits(max_active=5)))
