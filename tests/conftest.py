@@ -32,7 +32,7 @@ LONG = os.environ.get("JOBWIRE_LONG_TESTS") == "1"
 long = pytest.mark.skipif(not LONG, reason="takes minutes: JOBWIRE_LONG_TESTS=1 runs it")
 
 
-_LONGEST = ("faults/test_pooler", "deploy/", "chaos/test_chaos", "system/")
+_LONGEST = ("system/test_postgres_versions", "faults/test_pooler", "model/", "deploy/", "chaos/test_chaos", "system/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -167,7 +167,10 @@ async def test_with_too_many_jobs_only_what_holds_for_new_ones_can_be_changed(ap
         answer = await refused(api.admin.UpdateQueue(UpdateQueueRequest(queue=change)))
         assert (answer.code, answer.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "QUEUE_BUSY")
         assert "10,000 jobs" in answer.message and "let workers catch up" in answer.message
-    assert (await api.admin.GetQueue(GetQueueRequest(name="crowd"))).queue == before
+    after = (await api.admin.GetQueue(GetQueueRequest(name="crowd"))).queue
+    for queue in (before, after):
+        queue.ClearField("counts")
+    assert after == before
     assert (await update(api, "crowd", max_depth=20_000)).max_depth == 20_000
     assert (await api.admin.PauseQueue(PauseQueueRequest(name="crowd"))).queue.paused
 

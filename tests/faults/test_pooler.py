@@ -29,7 +29,7 @@ from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
 from jobwire_server.domain.jobs import CancelStatus, NewJob
 from jobwire_server.domain.queues import Queue
 from jobwire_server.embedded import EmbeddedPostgres
-from jobwire_server.store import archive, publishing, settling
+from jobwire_server.store import archive, publishing, queues, settling
 from jobwire_server.store import connection as connection_module
 from tests.conftest import Postgres, opened
 from tests.system import conftest as processes
@@ -111,8 +111,10 @@ def test_store_and_broker_hold_through_it(postgres: Postgres, pooler: PgBouncer)
         "-q",
         "-p",
         "no:cacheprovider",
+        *("--numprocesses", "2", "--dist", "loadfile"),
         "tests/store",
         "tests/broker/test_delivery.py",
+        "tests/broker/test_gates.py",
     ]
     env = os.environ | {"JOBWIRE_DATABASE_URL": postgres.dsn, "TEST_POOLER_URL": pooler.dsn}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=580, check=False)
@@ -297,6 +299,7 @@ async def test_a_days_removal_that_a_reader_holds_up_is_ended_later(
             async with asyncio.timeout(processes.PATIENCE):
                 assert await archive.drop_past_days(database, later) == []
             assert any(row.leaving for row in await database.once("archive_days"))
+            await queues.create_queue(database, Queue("work"))
             await publishing.publish(database, Queue("work"), [NewJob(uuid4(), "0")])
             cancelled = await settling.cancel(database, "work", [uuid4()], 0)
             assert set(cancelled.statuses.values()) == {CancelStatus.NOT_FOUND}

@@ -89,7 +89,8 @@ class Stage:
             Database(dsn, schema, pool_size=1) as other,
             await psycopg.AsyncConnection.connect(dsn, autocommit=True) as direct,
         ):
-            direct.prepare_threshold = 0
+            # A pooler may stand between, with which nothing stays prepared.
+            direct.prepare_threshold = None
             for queue in (*QUEUES, KEYS, GROUPS):
                 await queues.create_queue(one, queue)
             yield cls((one, other), direct, schema)

@@ -59,7 +59,7 @@ async def test_labels_are_stored(database: Database, publish: Publish) -> None:
     assert job_id is not None
     job = await reading.get_job(database, ["work"], job_id)
     assert job is not None
-    assert (job.labels, job.dead_letter) == (Labels("order 7", "acme", "gold"), "dead")
+    assert (job.labels, job.options.dead_letter) == (Labels("order 7", "acme", "gold"), "dead")
 
 
 @pytest.mark.parametrize("option", ["throttle", "unique_for"])

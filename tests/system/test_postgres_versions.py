@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 
 
+FOLDERS = ["tests/store", "tests/broker"]
 NONE = pytest.param(None, marks=pytest.mark.skip(reason="no PostgreSQL is installed in /usr/lib/postgresql"))
 
 
@@ -26,7 +27,8 @@ def test_store_and_broker_hold_on_the_systems_postgresql(binary: Path) -> None:
         Path(folder).chmod(0o711)
         settings = {"max_connections": "200", "fsync": "off"}
         with EmbeddedPostgres(Path(folder) / "pg", settings=settings, binaries=binary.parent) as postgres:
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/store", "tests/broker"]
+            spread = ["--numprocesses", "2", "--dist", "loadfile"]
+            command = [sys.executable, "-m", "pytest", "-q", *spread, "-p", "no:cacheprovider", *FOLDERS]
             env = os.environ | {"JOBWIRE_DATABASE_URL": postgres.dsn}
             done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-2_000:]

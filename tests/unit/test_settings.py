@@ -91,7 +91,7 @@ def test_every_setting_is_documented() -> None:
         ("JOBWIRE_POOLSIZE", "did you mean JOBWIRE_POOL_SIZE?"),
         ("JOBWIRE_DATABASE_URI", "did you mean JOBWIRE_DATABASE_URL?"),
         ("jobwire_lissten", "did you mean JOBWIRE_LISTEN?"),
-        ("JOBWIRE_XYZZY", "there are JOBWIRE_… CANCEL_GRACE, CREATE_QUEUES, "),
+        ("JOBWIRE_XYZZY", "there are JOBWIRE_… ACTOR, CANCEL_GRACE, CREATE_QUEUES, "),
     ],
 )
 def test_an_unknown_variable_is_refused_with_the_nearest_known_one(

@@ -149,7 +149,6 @@ def change_call(request: operations_pb2.ChangeJobsRequest) -> ChangeCall:
     if destination is not None and destination == queue:
         raise broken("move.destination", "is the queue in which the jobs are; name another one")
     about = tokens.digest(_subject(request))
-    selection = _selection(request, destination)
     if by_ids:
         ids = request.ids.ids
         count(len(ids), "ids.ids", 1, _IDS_PER_CHANGE)
@@ -157,6 +156,7 @@ def change_call(request: operations_pb2.ChangeJobsRequest) -> ChangeCall:
             if getattr(request, name):
                 raise broken(name, "is for filters; leave it out with ids")
         named = [uuid(text, f"ids.ids[{index}]") for index, text in enumerate(ids)]
+        selection = _selection(request, destination)
         return ChangeCall(queue, change, destination, request.dry_run, named, JobFilter(), Walk(), about, selection)
     if request.WhichOneof("selection") is None:
         raise broken("selection", "must name jobs: give `ids`, or a `filter`, which may be empty to mean all")
@@ -168,6 +168,8 @@ def change_call(request: operations_pb2.ChangeJobsRequest) -> ChangeCall:
     if request.dry_run and (limit or request.confirmation):
         raise broken("dry_run", "counts all that match; leave `limit` and `confirmation` out")
     walk = _walk(request, about, limit)
+    # Of what has been checked: not all that a message may hold can be written down.
+    selection = _selection(request, destination)
     return ChangeCall(queue, change, destination, request.dry_run, None, wanted, walk, about, selection)
 
 
