@@ -24,7 +24,7 @@ def test_the_store_does_what_the_model_does(postgres: Postgres, schema: str) -> 
     with Theatre.opened(postgres.served, schema) as theatre:
         run(theatre, STEPS)
     assert theatre.steps >= STEPS
-    # In so many steps most rows of the table of transitions are taken, whatever the dice; tests/store walks all of them.
+    # In so many steps most rows of the table of transitions are taken, whatever the dice; tests/store walks them all.
     if STEPS >= 20_000:
         missed = {row for row in TABLE if row.event not in NOT_PLAYED} - theatre.walked.keys()
         assert len(missed) <= len(TABLE) // 4, missed
