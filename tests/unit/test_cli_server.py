@@ -447,3 +447,17 @@ async def test_recover_gives_running_jobs_back(bare: Shell, server: Server) -> N
         await begun.wait()
         (done,) = await bare.json("recover", "--yes")
     assert done == {"sessions": 1, "claims": 1, "jobs": {"mail": 1}}
+
+
+async def test_a_waiting_job_is_updated_or_published(jobwire: Shell) -> None:
+    await jobwire("queues", "create", "mail")
+    (made,) = await jobwire.json("jobs", "update", "mail", "--key", "k", "--data", "1", "--upsert")
+    (changed,) = await jobwire.json(
+        "jobs", "update", "mail", "--key", "k", "--data", "2", "--priority", "4", "--upsert"
+    )
+    assert (made["job_ids"], changed["job_ids"]) == ([], [made["created_job_id"]])
+    (found,) = await jobwire.json("jobs", "list", "--key", "k")
+    assert (found["data"], found["priority"]) == (2, 4)
+    assert (await jobwire("jobs", "update", "mail", "--key", "other", "--data", "1")).returncode == 3
+    assert (await jobwire("jobs", "update", "mail", "--data", "1")).returncode == 2
+    assert (await jobwire("jobs", "update", "mail", "--key", "k", "--data", "{")).returncode == 2

@@ -19,8 +19,10 @@ from jobwire_server.cli.calling import DEFAULT_SERVER, ServerOption, call
 from jobwire_server.cli.ending import Code, fail, say
 from jobwire_server.cli.job import job
 from jobwire_server.cli.output import JsonOption, moment, print_json, print_table
+from jobwire_server.cli.updating import update
 
 app = typer.Typer(help="Find jobs, and change those named or those that match.", no_args_is_help=True)
+app.command()(update)
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Jobs by their ids; else by filter.")]
 QueueOption = Annotated[str, typer.Option(metavar="QUEUE", help="Their queue; without it all queues.")]
