@@ -32,8 +32,8 @@ run: $(STUBS)  ## serve until Ctrl-C; DATABASE_URL names the database, else a Po
 demo: $(STUBS)  ## parse a real workbook: server, worker and PostgreSQL are started and stopped for it
 	@exec jobwire demo
 
-test: $(STUBS)  ## run the tests, two files at a time; ARGS="-k resume" narrows them
-	@exec pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(STUBS)  ## run the tests, three files at a time; ARGS="-k resume" narrows them
+	@exec pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(STUBS)  ## draw faults and load from a seed, and check every promise; ARGS="--help" says what can be set
 	@exec python -m tests.chaos $(ARGS)
