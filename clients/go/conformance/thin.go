@@ -102,7 +102,7 @@ func (t *thin) wait(ctx context.Context, request *request) (*jobwirev1.Job, erro
 }
 
 func (t *thin) work(request *request) (func(context.Context) error, func()) {
-	worker := &thinWorker{queue: t.queue, runs: t.runs, stops: map[string]context.CancelFunc{}, ready: make(chan struct{})}
+	worker := &thinWorker{queue: t.queue, runs: t.runs, stops: map[string]context.CancelCauseFunc{}, ready: make(chan struct{})}
 	var ctx context.Context
 	ctx, worker.cancelAll = context.WithCancel(t.authorized(context.Background()))
 	subscribe := &jobwirev1.SubscribeRequest{
@@ -116,6 +116,11 @@ func (t *thin) work(request *request) (func(context.Context) error, func()) {
 	return func(stop context.Context) error { return worker.run(ctx, stop, subscribe) }, worker.cancelAll
 }
 
+// cancelled is why the server told a handler to stop.
+type cancelled jobwirev1.CancelReason
+
+func (c cancelled) Error() string { return jobwirev1.CancelReason(c).String() }
+
 type thinWorker struct {
 	queue     jobwirev1.QueueServiceClient
 	runs      *runs
@@ -124,7 +129,7 @@ type thinWorker struct {
 	ready     chan struct{} // closed when the session is open
 
 	mu    sync.Mutex
-	stops map[string]context.CancelFunc
+	stops map[string]context.CancelCauseFunc
 	works sync.WaitGroup
 }
 
@@ -172,7 +177,7 @@ func (w *thinWorker) follow(ctx context.Context, subscribe *jobwirev1.SubscribeR
 		case *jobwirev1.SubscribeResponse_Cancellation:
 			w.mu.Lock()
 			if stop := w.stops[said.Cancellation.Handle]; stop != nil {
-				stop()
+				stop(cancelled(said.Cancellation.Reason))
 			}
 			w.mu.Unlock()
 		case *jobwirev1.SubscribeResponse_Heartbeat:
@@ -182,12 +187,12 @@ func (w *thinWorker) follow(ctx context.Context, subscribe *jobwirev1.SubscribeR
 }
 
 func (w *thinWorker) start(ctx context.Context, delivery *jobwirev1.Delivery) {
-	working, cancel := context.WithCancel(ctx)
+	working, cancel := context.WithCancelCause(ctx)
 	w.mu.Lock()
 	w.stops[delivery.Handle] = cancel
 	w.mu.Unlock()
 	w.works.Go(func() {
-		defer cancel()
+		defer cancel(nil)
 		item := w.handle(working, delivery)
 		item.Handle = delivery.Handle
 		// What is not answered is given back.
@@ -216,6 +221,8 @@ func (w *thinWorker) handle(ctx context.Context, delivery *jobwirev1.Delivery) *
 	}
 	end, told := w.runs.see(ctx, each, delivery.JobId, int(delivery.Attempt), orNull(delivery.Data), orNull(delivery.Checkpoint))
 	switch {
+	case !told && context.Cause(ctx) == cancelled(jobwirev1.CancelReason_CANCEL_REASON_EXPIRED):
+		return &jobwirev1.AckItem{Outcome: &jobwirev1.AckItem_Fail{Fail: &jobwirev1.Fail{Type: "EXPIRED", Message: "it took too long"}}}
 	case !told:
 		return &jobwirev1.AckItem{Outcome: &jobwirev1.AckItem_Release{Release: &jobwirev1.Release{}}}
 	case end.As == "complete":
