@@ -8,16 +8,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, server, queue, data] = <[String; 4]>::try_from(std::env::args().collect::<Vec<_>>())
         .map_err(|_| "give the server's URL, a queue and a job's data")?;
     // An id that is made here makes the call safe to repeat.
-    let job = JobSpec {
-        id: uuid::Uuid::now_v7().to_string(),
-        data,
-        ..Default::default()
-    };
+    let job = JobSpec { id: uuid::Uuid::now_v7().to_string(), data, ..Default::default() };
     let mut client = QueueServiceClient::connect(server).await?;
-    let answer = client
-        .publish(PublishRequest { queue, jobs: vec![job] })
-        .await?
-        .into_inner();
+    let answer = client.publish(PublishRequest { queue, jobs: vec![job] }).await?.into_inner();
     println!("{}", answer.results[0].job_id);
     Ok(())
 }

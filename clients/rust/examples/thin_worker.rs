@@ -12,11 +12,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map_err(|_| "give the server's URL and a queue")?;
     let heartbeat_interval = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     let mut client = QueueServiceClient::connect(server).await?;
-    let request = SubscribeRequest {
-        queues: vec![queue],
-        heartbeat_interval,
-        ..Default::default()
-    };
+    let request = SubscribeRequest { queues: vec![queue], heartbeat_interval, ..Default::default() };
     let mut stream = client.subscribe(request).await?.into_inner();
     let mut session_id = String::new();
     while let Some(message) = stream.message().await? {
@@ -27,20 +23,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("{} {}", job.job_id, job.data); // the work
                 AckItem {
                     handle: job.handle,
-                    outcome: Some(Outcome::Complete(Complete {
-                        output: r#""done""#.into(),
-                    })),
+                    outcome: Some(Outcome::Complete(Complete { output: r#""done""#.into() })),
                 }
             })),
             Some(Event::Heartbeat(_)) => {}
             _ => continue,
         }
-        let ack = AckRequest {
-            session_id: session_id.clone(),
-            items,
-            last_sequence: message.sequence,
-            ..Default::default()
-        };
+        let ack =
+            AckRequest { session_id: session_id.clone(), items, last_sequence: message.sequence, ..Default::default() };
         client.ack(ack).await?;
     }
     Ok(())
