@@ -8,8 +8,8 @@ use std::time::Duration;
 use jobwire::v1::queue_service_client::QueueServiceClient;
 use jobwire::v1::subscribe_response::Event;
 use jobwire::v1::{
-    AckItem, AckRequest, Complete, Extend, Fail, GetJobRequest, JobOptions, JobSpec, Progress, PublishRequest, Release,
-    SubscribeRequest, ack_item::Outcome, job_spec::Start,
+    AckItem, AckRequest, CancelReason, Complete, Extend, Fail, GetJobRequest, JobOptions, JobSpec, Progress,
+    PublishRequest, Release, SubscribeRequest, ack_item::Outcome, job_spec::Start,
 };
 use jobwire::{Error, v1};
 use prost_types::Duration as Span;
@@ -232,7 +232,11 @@ async fn follow(
             Some(Event::Cancellation(told)) => {
                 say(&json!({"event": "stopping", "job_id": told.job_id, "reason": ""}));
                 state.lock().unwrap().handles.remove(&told.job_id);
-                let items = vec![AckItem { handle: told.handle, outcome: Some(Outcome::Release(Release::default())) }];
+                let outcome = match told.reason() {
+                    CancelReason::Expired => Outcome::Fail(Fail { r#type: "EXPIRED".into(), ..Default::default() }),
+                    _ => Outcome::Release(Release::default()),
+                };
+                let items = vec![AckItem { handle: told.handle, outcome: Some(outcome) }];
                 let call = AckRequest { items, ..sign(&state.lock().unwrap()) };
                 stub.ack(connection.with(call)).await?;
             }
