@@ -1,5 +1,5 @@
-//! The driver of a client on the bare stubs, as in examples/publish.rs and examples/thin_worker.rs: it does not resume, and what a heartbeat asks
-//! for it answers.
+//! The driver of a client on the bare stubs, as in examples/publish.rs and examples/thin_worker.rs: it answers heartbeats, and does not
+//! resume: when its stream ends it opens another session.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use jobwire::v1::{
     AckItem, AckRequest, CancelReason, Complete, Extend, Fail, GetJobRequest, JobOptions, JobSpec, Progress,
     PublishRequest, Release, SubscribeRequest, ack_item::Outcome, job_spec::Start,
 };
-use jobwire::{Error, v1};
+use jobwire::{Code, Error, v1};
 use prost_types::Duration as Span;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,8 @@ use tonic::{Request, Status, Streaming};
 
 use crate::lines::{confused, said, say, seconds, shown_job, shown_results, started, text};
 
-const CLAIMS: &str = "publish republish oversize deliver ack fail retry progress extend cancel bad-token tls";
+const CLAIMS: &str = "publish republish oversize deliver ack fail retry progress extend cancel slow-reader \
+    bad-token tls no-tls wrong-port older-server newer-server draining-server gone-server";
 
 /// Where to connect to, as the last `connect` said.
 #[derive(Clone)]
@@ -167,14 +168,11 @@ impl Driver {
         };
         let (state, stop, worker_ended) = (self.state.clone(), self.stop.clone(), self.worker_ended.clone());
         tokio::spawn(async move {
-            let end = match connection.stub.subscribe(connection.with(call)).await {
-                Ok(stream) => tokio::select! {
-                    end = follow(&state, &connection, stream.into_inner()) => end,
-                    () = stop.cancelled() => leave(&state, &connection).await,
-                },
-                Err(status) => Err(status),
+            let end = tokio::select! {
+                error = work(&state, &mut connection, call) => Err(error),
+                () = stop.cancelled() => leave(&state, &connection).await,
             };
-            say(&json!({"event": "worker_ended", "error": end.err().map(|status| said(&connection.error(&status)))}));
+            say(&json!({"event": "worker_ended", "error": end.err().as_ref().map(said)}));
             worker_ended.cancel();
         });
         Ok(())
@@ -209,6 +207,28 @@ impl Connection {
 
     fn error(&self, status: &Status) -> Error {
         Error::from_status(status, &self.target)
+    }
+}
+
+/// Opens one session after the other, until it is refused for good.
+async fn work(state: &Mutex<State>, connection: &mut Connection, call: SubscribeRequest) -> Error {
+    let mut trouble = String::new();
+    loop {
+        let end = match connection.stub.subscribe(connection.with(call.clone())).await {
+            Ok(stream) => follow(state, connection, stream.into_inner()).await,
+            Err(status) => Err(status),
+        };
+        if let Err(status) = end {
+            let error = connection.error(&status);
+            if matches!(error.code, Code::InvalidArgument | Code::Unauthenticated | Code::Unimplemented) {
+                return error;
+            }
+            if error.message != trouble {
+                say(&json!({"event": "warning", "message": error.message}));
+                trouble = error.message;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -251,9 +271,10 @@ async fn follow(
 }
 
 /// What it still holds is given back at once.
-async fn leave(state: &Mutex<State>, connection: &Connection) -> Result<(), Status> {
+async fn leave(state: &Mutex<State>, connection: &Connection) -> Result<(), Error> {
     let call = AckRequest { close_session: true, ..sign(&state.lock().unwrap()) };
-    connection.stub.clone().ack(connection.with(call)).await.map(drop)
+    let answer = connection.stub.clone().ack(connection.with(call)).await;
+    answer.map_err(|status| connection.error(&status)).map(drop)
 }
 
 /// A sign of life, to be filled.
