@@ -1,0 +1,31 @@
+//! dummy
+mod acking;
+mod client;
+mod connection;
+mod crew;
+mod errors;
+mod following;
+mod job;
+mod new_job;
+mod outcome;
+mod reading;
+mod retrying;
+mod session;
+mod standing;
+mod wire;
+mod worker;
+
+pub use client::Client;
+pub use connection::Target;
+pub use errors::{Error, FieldViolation};
+pub use job::Job;
+pub use new_job::NewJob;
+pub use outcome::{JobError, StopReason};
+pub use tonic::Code;
+pub use worker::{Stopper, Worker};
+
+/// The stubs, generated from `protos/jobwire/v1` when the crate is built.
+#[allow(clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("jobwire.v1");
+}
