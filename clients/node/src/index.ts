@@ -1,0 +1,3 @@
+// What `import { … } from "jobwire"` offers: publishing, waiting, working, and what goes wrong in them.
+
+export {};
