@@ -80,7 +80,7 @@ export class Connection {
   readonly #actor: string | undefined;
 
   constructor(target: string, { tls, token, actor, balancing = "round_robin" }: ConnectionOptions = {}) {
-    this.target = target;
+    this.target = checkedTarget(target);
     this.#token = token;
     this.#actor = actor;
     this.#client = new GrpcClient(target, credentialsFrom(tls), channelOptions(balancing));
@@ -162,11 +162,21 @@ export class Connection {
     if (this.#actor !== undefined) {
       metadata.set("x-jobwire-actor", ascii(this.#actor));
     }
-    if (this.#token !== undefined) {
+    if (this.#token) {
       setToken(metadata, typeof this.#token === "string" ? this.#token : await given(this.#token));
     }
     return metadata;
   }
+}
+
+/** What grpc-js would take for a strange name, and look up until the time is over. */
+function checkedTarget(target: string): string {
+  if (typeof target !== "string" || target === "" || /^https?:/i.test(target)) {
+    throw new InvalidArgument(
+      `target: host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051, not ${JSON.stringify(target)}`,
+    );
+  }
+  return target;
 }
 
 function credentialsFrom(tls: boolean | Tls | undefined): ChannelCredentials {
@@ -175,7 +185,7 @@ function credentialsFrom(tls: boolean | Tls | undefined): ChannelCredentials {
   }
   const { ca, cert, key } = tls === true ? ({} as Tls) : tls;
   try {
-    return credentials.createSsl(bytes(ca), bytes(key), bytes(cert));
+    return credentials.createSsl(pem(ca), pem(key), pem(cert));
   } catch (error) {
     throw new InvalidArgument(`tls: ${(error as Error).message}; ca, cert and key are PEM texts, not names of files`, {
       cause: error,
@@ -183,8 +193,16 @@ function credentialsFrom(tls: boolean | Tls | undefined): ChannelCredentials {
   }
 }
 
-function bytes(pem: string | Uint8Array | undefined): Buffer | null {
-  return pem === undefined ? null : Buffer.from(pem as string);
+function pem(text: string | Uint8Array | undefined): Buffer | null {
+  if (text === undefined) {
+    return null;
+  }
+  const bytes = Buffer.from(text as string);
+  // An authority that is none would be passed over in silence.
+  if (!bytes.includes("-----BEGIN")) {
+    throw new Error("no PEM text");
+  }
+  return bytes;
 }
 
 async function given(token: () => string | Promise<string>): Promise<string> {
@@ -198,6 +216,11 @@ async function given(token: () => string | Promise<string>): Promise<string> {
 }
 
 function setToken(metadata: Metadata, token: string): void {
+  if (typeof token !== "string" || token === "") {
+    throw new InvalidArgument(
+      `token: a text, or a function that returns one, not ${token === "" ? "none" : typeof token}`,
+    );
+  }
   try {
     metadata.set("authorization", `Bearer ${token}`);
   } catch {

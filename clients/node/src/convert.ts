@@ -37,18 +37,45 @@ function words<Word extends string>(numbers: Record<string, number>): ReadonlyMa
 export function specFrom(job: NewJob): Uint8Array {
   const id = job.id ?? newJobId();
   try {
-    return JobSpec.encode(JobSpec.fromPartial({ ...termsFrom(job), id, data: toJson(job.data) })).finish();
+    const spec = { ...termsFrom(job), id: text("id", id), data: toJson(job.data) };
+    return JobSpec.encode(JobSpec.fromPartial(spec)).finish();
   } catch (error) {
     const { message } = error as Error;
     if (error instanceof TooLargeError) {
       throw new InvalidArgument(`data: ${message}`, { reason: "DATA_TOO_LARGE", cause: error });
     }
-    throw new InvalidArgument(`job ${id}: ${message}`, { reason: "INVALID_ARGUMENT", cause: error });
+    throw new InvalidArgument(`job ${String(id)}: ${message}`, { reason: "INVALID_ARGUMENT", cause: error });
   }
 }
 
+const OPTIONS: ReadonlySet<string> = new Set<keyof JobOptions>([
+  "retryLimit",
+  "retryDelay",
+  "retryBackoff",
+  "retryDelayMax",
+  "expireIn",
+  "retention",
+  "deadLetter",
+]);
+
+const FIELDS: ReadonlySet<string> = new Set<keyof NewJob>([
+  "data",
+  "id",
+  "priority",
+  "startAfter",
+  "startIn",
+  "headers",
+  "options",
+  "key",
+  "group",
+  "throttle",
+  "debounce",
+  "uniqueFor",
+]);
+
 /** What is said of a job beside its id and its data. */
 function termsFrom(job: NewJob): Partial<JobSpec> {
+  onlyKnown("a job", job, FIELDS);
   onlyOne({ startAfter: job.startAfter, startIn: job.startIn });
   onlyOne({ throttle: job.throttle, debounce: job.debounce, uniqueFor: job.uniqueFor });
   return {
@@ -56,7 +83,7 @@ function termsFrom(job: NewJob): Partial<JobSpec> {
     start: startFrom(job),
     headers: job.headers === undefined ? {} : checkedHeaders(job.headers),
     options: job.options === undefined ? undefined : optionsMessage(job.options),
-    key: job.key ?? "",
+    key: text("key", job.key ?? ""),
     group: groupFrom(job.group),
     unique: uniqueFrom(job),
   };
@@ -83,7 +110,9 @@ function groupFrom(group: NewJob["group"]): v1.JobGroup | undefined {
   if (group === undefined) {
     return undefined;
   }
-  return typeof group === "string" ? { id: group, tier: "" } : { id: group.id, tier: group.tier ?? "" };
+  return typeof group === "string"
+    ? { id: group, tier: "" }
+    : { id: text("group.id", group.id), tier: text("group.tier", group.tier ?? "") };
 }
 
 /** Of these the message carries one; the others would be lost in silence. */
@@ -91,6 +120,24 @@ function onlyOne(given: Record<string, unknown>): void {
   if (Object.values(given).filter((value) => value !== undefined).length > 1) {
     throw new Error(`${Object.keys(given).join(" and ")} exclude each other: give one`);
   }
+}
+
+/** A word that nobody reads would be lost in silence too. */
+function onlyKnown(what: string, given: object, known: ReadonlySet<string>): void {
+  for (const name of Object.keys(given)) {
+    if (!known.has(name)) {
+      const hint = OPTIONS.has(name) ? `: say options: { ${name} }` : "";
+      throw new Error(`${what} has no ${JSON.stringify(name)}${hint}`);
+    }
+  }
+}
+
+/** Returns a text; throws an Error for what is none, which JavaScript would write as `undefined` or `[object Object]`. */
+function text(name: string, value: string): string {
+  if (typeof value !== "string") {
+    throw new Error(`${name} is a text, not ${value === null ? "null" : typeof value}`);
+  }
+  return value;
 }
 
 /** Protobuf's own words for headers that are no strings help nobody. */
@@ -117,6 +164,7 @@ export function publishedFrom({ jobId, created, reason, metJobId, dataDiffers }:
 
 /** The rules of a job or queue, as they travel. */
 export function optionsMessage(options: JobOptions): v1.JobOptions {
+  onlyKnown("options", options, OPTIONS);
   const span = (seconds: number | undefined) => (seconds === undefined ? undefined : toDuration(seconds));
   return {
     retryLimit: integer("retryLimit", options.retryLimit),

@@ -194,13 +194,15 @@ function messageOf(code: Code, reason: string, text: string, target: string): st
   }
 }
 
-/** The useful part of what grpc-js says of a connection that it does not have. */
+/** The useful part of what grpc-js says of a connection that it does not have, the same each time for the same cause. */
 function whyOf(text: string): string {
   const why = text
     .replace(/^.*Last error: /s, "")
     .replace(/\. Resolution note: .*$/s, "")
-    // The time would make each of the same errors another one.
     .replace(/ \(\d{4}-\d\d-\d\dT[\d:.]+Z\)$/, "")
-    .replace(/^Error: /, "");
+    .replace(/^Error: /, "")
+    // OpenSSL: a number, places in its sources, and between them what is wrong.
+    .replace(/^[0-9A-F]+:error:[0-9A-F]+:SSL routines:[^:]*:([^:]+):.*$/s, "TLS: $1")
+    .replace(/^Failed to connect$/, "the connection was closed at once");
   return why === "" || why === "null" ? "no connection" : why;
 }
