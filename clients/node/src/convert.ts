@@ -16,7 +16,6 @@ import type {
   JobState,
   NewJob,
   NotCreatedReason,
-  Progress,
   Published,
 } from "./model.js";
 import { checkedDate, fromDuration, fromJson, newJobId, TooLargeError, toDuration, toJson } from "./wire.js";
@@ -163,7 +162,7 @@ export function publishedFrom({ jobId, created, reason, metJobId, dataDiffers }:
 }
 
 /** The rules of a job or queue, as they travel. */
-export function optionsMessage(options: JobOptions): v1.JobOptions {
+function optionsMessage(options: JobOptions): v1.JobOptions {
   onlyKnown("options", options, OPTIONS);
   const span = (seconds: number | undefined) => (seconds === undefined ? undefined : toDuration(seconds));
   return {
@@ -178,7 +177,7 @@ export function optionsMessage(options: JobOptions): v1.JobOptions {
 }
 
 /** The rules of a job or queue. */
-export function optionsFrom(message: v1.JobOptions | undefined): JobOptions {
+function optionsFrom(message: v1.JobOptions | undefined): JobOptions {
   const span = (duration: v1.JobOptions["retryDelay"]) => (duration === undefined ? undefined : fromDuration(duration));
   return {
     retryLimit: message?.retryLimit,
@@ -191,13 +190,8 @@ export function optionsFrom(message: v1.JobOptions | undefined): JobOptions {
   };
 }
 
-/** Progress, as it travels; an absent checkpoint leaves what was left before. */
-export function progressMessage({ fraction, note }: Progress, checkpoint: string | undefined): v1.Progress {
-  return { fraction: fraction ?? undefined, note, checkpoint };
-}
-
 /** A state, also one that is newer than this client. */
-export function stateFrom(number: StateNumber): JobState {
+function stateFrom(number: StateNumber): JobState {
   return STATES.get(number) ?? "unspecified";
 }
 
@@ -252,7 +246,7 @@ export function originFrom(origin: v1.JobOrigin): JobOrigin {
 }
 
 /** A point in time that the server always names. */
-export function dateFrom(moment: Date | undefined): Date {
+function dateFrom(moment: Date | undefined): Date {
   return moment ?? new Date(0);
 }
 
