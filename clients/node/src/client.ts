@@ -66,9 +66,9 @@ export class Client implements AsyncDisposable {
    * for what cannot travel before the first is sent. `onProgress` is called after each call with how many have been answered, and how
    * many there are. The timeout is for each call. Rejects as `publish`.
    */
-  async publishMany<Data = unknown>(
+  async publishMany(
     queue: string,
-    jobs: Iterable<NewJob<Data>>,
+    jobs: Iterable<NewJob>,
     options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal } = {},
   ): Promise<Published[]> {
     this.#open();
