@@ -74,6 +74,8 @@ export class Acker {
   /** Handles whose jobs are locked, and from when on to try again. */
   readonly #locked = new Map<string, number>();
   #turnOfLocked = false;
+  /** Whether the farewell is said: that the session is over is no news then. */
+  #leaving = false;
   readonly #work = new Flag();
   readonly #retryNow = new Flag();
   readonly #over = new Flag();
@@ -158,6 +160,7 @@ export class Acker {
   async closeSession(within: number): Promise<void> {
     const session = this.#standing.id;
     if (!session) return;
+    this.#leaving = true;
     const request = AckRequest.fromPartial({
       sessionId: session,
       lastSequence: this.#standing.lastSequence,
@@ -245,7 +248,7 @@ export class Acker {
   }
 
   #creditsDue(): boolean {
-    return this.#standing.id !== "" && this.#standing.toldCredits !== this.#hooks.creditsWanted();
+    return !this.#leaving && this.#standing.id !== "" && this.#standing.toldCredits !== this.#hooks.creditsWanted();
   }
 
   /** Sends statements and takes their answers. Returns the error if some of them have to be sent again. */
@@ -378,7 +381,7 @@ export class Acker {
 
   #takeSign(session: string, response: AckResponse): void {
     this.#standing.sign();
-    if (session && !response.sessionAlive) this.#hooks.onLost(session);
+    if (session && !response.sessionAlive && !this.#leaving) this.#hooks.onLost(session);
   }
 }
 
