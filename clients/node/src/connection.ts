@@ -10,8 +10,10 @@ import {
   credentials,
   Client as GrpcClient,
   Metadata,
+  type ServiceError,
+  status,
 } from "@grpc/grpc-js";
-import { errorFromCall, InvalidArgument, JobwireError, Unavailable } from "./errors.js";
+import { errorFromCall, InvalidArgument, JobwireError, Unavailable, whyOf } from "./errors.js";
 import { abortable, pause } from "./pausing.js";
 import { Attempts } from "./retrying.js";
 
@@ -78,6 +80,7 @@ export class Connection {
   readonly #client: GrpcClient;
   readonly #token: Token | undefined;
   readonly #actor: string | undefined;
+  #why: string | undefined;
 
   constructor(target: string, { tls, token, actor, balancing = "round_robin" }: ConnectionOptions = {}) {
     this.target = checkedTarget(target);
@@ -125,7 +128,7 @@ export class Connection {
         { deadline },
         (failure, response) => {
           if (failure) {
-            reject(errorFromCall(failure, this.target));
+            reject(this.failed(failure));
           } else {
             resolve(response as Response);
           }
@@ -135,7 +138,7 @@ export class Connection {
     });
   }
 
-  /** Makes a call that is answered by a stream; what goes wrong with that is for `errorFromCall`. */
+  /** Makes a call that is answered by a stream; what goes wrong with that is for `failed`. */
   async stream<Request, Response>(
     method: UnaryMethod<Request, Response>,
     request: Request,
@@ -150,6 +153,15 @@ export class Connection {
       metadata,
       options,
     );
+  }
+
+  /** Turns the failure of a call over this connection into an error of ours. */
+  failed(failure: ServiceError): JobwireError {
+    // grpc-js forgets why it has no connection whenever it looks the name up again.
+    if (failure.code === status.UNAVAILABLE && whyOf(failure.details) !== "") {
+      this.#why = whyOf(failure.details);
+    }
+    return errorFromCall(failure, this.target, this.#why);
   }
 
   /** Closes the channel; what is under way is cancelled. */

@@ -132,12 +132,15 @@ const CLASSES: Partial<Record<Code, ErrorClass>> = {
 
 const REASONS: Partial<Record<string, ErrorClass>> = { OVERLOADED: Overloaded, QUEUE_FULL: QueueFull };
 
-/** Turns gRPC's error into ours; `target` is the address that was called. */
-export function errorFromCall(failure: ServiceError, target: string): JobwireError {
+/**
+ * Turns gRPC's error into ours; `target` is the address that was called, and `why` what is known of why it cannot be reached, should
+ * the failure itself not say so.
+ */
+export function errorFromCall(failure: ServiceError, target: string, why = "no connection"): JobwireError {
   const code = (status[failure.code] ?? "UNKNOWN") as Code;
   const { reason, fieldViolations, retryAfter } = detailsOf(failure);
   const Kind = REASONS[reason] ?? CLASSES[code] ?? JobwireError;
-  const message = messageOf(code, reason, failure.details ?? "", target);
+  const message = messageOf(code, reason, failure.details ?? "", target, why);
   return new Kind(message, { code, reason, fieldViolations, retryAfter });
 }
 
@@ -176,13 +179,13 @@ function readDetails(packed: Buffer, found: Details): void {
 }
 
 /** The server's own words stand; what gRPC itself says is turned into what to do. */
-function messageOf(code: Code, reason: string, text: string, target: string): string {
+function messageOf(code: Code, reason: string, text: string, target: string, why: string): string {
   if (reason !== "") {
     return text || reason;
   }
   switch (code) {
     case "UNAVAILABLE":
-      return `cannot reach Jobwire at ${target} (${whyOf(text)}): is it running there, and are address and TLS right?`;
+      return `cannot reach Jobwire at ${target} (${whyOf(text) || why}): is it running there, and are address and TLS right?`;
     case "DEADLINE_EXCEEDED":
       return `no answer from Jobwire at ${target} in time; the call may have taken effect, and repeating it is safe`;
     case "CANCELLED":
@@ -194,8 +197,8 @@ function messageOf(code: Code, reason: string, text: string, target: string): st
   }
 }
 
-/** The useful part of what grpc-js says of a connection that it does not have, the same each time for the same cause. */
-function whyOf(text: string): string {
+/** The useful part of what grpc-js says of a connection that it does not have, the same each time for the same cause; or nothing. */
+export function whyOf(text: string): string {
   const why = text
     .replace(/^.*Last error: /s, "")
     .replace(/\. Resolution note: .*$/s, "")
@@ -204,5 +207,5 @@ function whyOf(text: string): string {
     // OpenSSL: a number, places in its sources, and between them what is wrong.
     .replace(/^[0-9A-F]+:error:[0-9A-F]+:SSL routines:[^:]*:([^:]+):.*$/s, "TLS: $1")
     .replace(/^Failed to connect$/, "the connection was closed at once");
-  return why === "" || why === "null" ? "no connection" : why;
+  return why === "null" ? "" : why;
 }

@@ -8,9 +8,9 @@ import { publishedFrom, specFrom } from "./convert.js";
 import { DeadlineExceeded, JobwireError, Overloaded } from "./errors.js";
 import { fail, Grouping, PUBLISH, parcels, type Room, sizeInCall, type Waiting } from "./grouping.js";
 import type { NewJob, Published } from "./model.js";
-import { abortable, pause } from "./pausing.js";
+import { abortable } from "./pausing.js";
 import { ATTEMPT_TIMEOUT, Backoff, now } from "./retrying.js";
-import { after, nextTurn } from "./waiting.js";
+import { after, Flag, firstOf, nextTurn } from "./waiting.js";
 
 /** So many bytes of jobs may wait to be sent. Beyond it publishing is refused at once: who publishes does not wait for answers. */
 const MAX_WAITING_BYTES = 64 * 1024 * 1024;
@@ -95,6 +95,8 @@ class Lane {
   // In the order of their deadlines, since all have the same time: one timer stands for all of them.
   #unanswered: Waiting[] = [];
   #timer: NodeJS.Timeout | undefined;
+  // Up when nobody waits for an answer any more.
+  readonly #idle = new Flag();
   readonly #sender: Promise<void>;
 
   constructor(connection: Connection, queue: string, timeout: number, room: Room, gone: () => void) {
@@ -106,6 +108,7 @@ class Lane {
   }
 
   add(waiting: Waiting): void {
+    this.#idle.lower();
     this.#grouping.add(waiting);
     this.#unanswered.push(waiting);
     this.#timer ??= after(this.#timeout, () => this.#timeIsUp());
@@ -123,6 +126,7 @@ class Lane {
     fail(late, this.#grouping.lastError ?? this.#noAnswer());
     const next = this.#unanswered[0];
     this.#timer = next && after(next.deadline - time, () => this.#timeIsUp());
+    this.#idle.set(next === undefined);
   }
 
   #noAnswer(): DeadlineExceeded {
@@ -143,7 +147,7 @@ class Lane {
           // Those who were just answered may have more to publish: it goes along with what waits already.
           await nextTurn();
         } else {
-          await pause(backoff.pause(error.retryAfter));
+          await firstOf(backoff.pause(error.retryAfter), this.#idle);
         }
       }
     } catch (error) {

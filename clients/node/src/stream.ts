@@ -6,7 +6,7 @@
 
 import type { ClientReadableStream, ServiceError } from "@grpc/grpc-js";
 import type { Connection } from "./connection.js";
-import { errorFromCall, JobwireError } from "./errors.js";
+import { JobwireError } from "./errors.js";
 import {
   QueueServiceService,
   type SubscribeRequest,
@@ -53,7 +53,7 @@ export class EventStream {
       return;
     }
     // It stays: a call says CANCELLED after its cancellation, and an error that nobody listens to ends the process.
-    call.on("error", (failure: ServiceError) => this.#end(errorFromCall(failure, connection.target)));
+    call.on("error", (failure: ServiceError) => this.#end(connection.failed(failure)));
     this.#call = call;
     if (this.#isOver) {
       call.cancel();
