@@ -45,6 +45,13 @@ export type Outcome = Settling | Stopped;
 export const RELEASED: Released = { kind: "released" };
 export const STOPPED: Stopped = { kind: "stopped" };
 const COMPLETED: Completed = { kind: "completed", output: "" };
+const UNREADABLE: Failed = {
+  kind: "failed",
+  type: "Error",
+  message: "what the handler threw cannot be shown",
+  trace: "",
+  permanent: false,
+};
 
 /** The outcome of a handler that returned `result`. */
 export function completed(result: unknown): Completed | Failed {
@@ -66,9 +73,13 @@ export function badResult(why: string): Failed {
  *
  * @param stoppedBy the signals that told it to stop, if any did: what they made it throw is the end that was asked for. */
 export function thrown(error: unknown, ...stoppedBy: AbortSignal[]): Outcome {
+  return guarded(() => outcomeOf(error, stoppedBy), UNREADABLE);
+}
+
+function outcomeOf(error: unknown, stoppedBy: readonly AbortSignal[]): Outcome {
   // Promise.any and the like wrap even the only thing that failed.
   const only = error instanceof AggregateError && error.errors.length === 1 ? error.errors[0] : error;
-  if (guarded(() => stoppedBy.some((signal) => stemsFrom(only, signal)), false)) return STOPPED;
+  if (stoppedBy.some((signal) => stemsFrom(only, signal))) return STOPPED;
   if (isReleaseJob(only)) return { kind: "released", delay: only.delay };
   return {
     kind: "failed",

@@ -342,6 +342,11 @@ export class Held {
   }
 
   release(handle: string): void {
-    this.#ends.get(`job-of-${handle}`)?.();
+    this.end(`job-of-${handle}`);
+  }
+
+  /** Lets the run of a job go. */
+  end(jobId: string): void {
+    this.#ends.get(jobId)?.();
   }
 }
