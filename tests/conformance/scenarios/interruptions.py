@@ -98,6 +98,7 @@ async def _goes_on(stage: Stage, driver: Driver, held: str) -> None:
     await driver.started(following)
     job = await stage.job(held)
     assert (job.state, job.attempt) == (JobState.ACTIVE, 1)
+    assert len(await stage.sessions()) == 1, "another session was opened beside the one that was to be resumed"
     for job_id in (held, following):
         await driver.complete(job_id, f"end of {job_id}")
     await stage.completed(held, f"end of {held}")
