@@ -18,6 +18,7 @@ from tests.conformance.driver import PATIENCE, Driver
 from tests.conformance.scenarios import SCENARIOS
 from tests.conformance.servers import Servers
 from tests.conformance.stage import Stage
+from tests.conformance.table import NOT_CLAIMED, PASSES
 
 Result = TypeVar("Result")
 
@@ -28,8 +29,7 @@ LONGEST = 200.0
 """How long a scenario may take in all, in seconds: several waits that each nearly reach their limit."""
 
 PROPERTY = "conformance"
-"""Under this name a test's report says which of these two it was."""
-PASSES, NOT_CLAIMED = "passes", "not claimed"
+"""Under this name a test's report says whether the scenario was passed, or not claimed."""
 
 
 async def claims(client: Client, folder: Path) -> Sequence[str]:
