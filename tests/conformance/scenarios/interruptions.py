@@ -75,9 +75,10 @@ async def server_restart(stage: Stage) -> None:
     """A handler that runs through a crash of the server is not disturbed, and its end counts, also if it comes while
     the server is down.
     """
-    server = await stage.own_server()
+    # However long the start takes, nobody gives the session up: neither the other replicas nor the worker itself.
+    server = await stage.own_server(owner_grace=600)
     driver = await stage.driver(server.address)
-    await driver.work(stage.queue, concurrency=2)
+    await driver.work(stage.queue, concurrency=2, heartbeat_interval=60)
     held, ended = await stage.publish("held", "ends meanwhile")
     await driver.started(held)
     await driver.started(ended)
