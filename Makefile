@@ -74,34 +74,7 @@ format: $(STUBS)  ## let ruff and buf rewrite what they can
 requirements:  ## pin requirements/*.txt anew; ARGS=--upgrade takes the newest versions
 	@PYTHON=$(PYTHON) scripts/compile-requirements $(ARGS)
 
-grpcurl: .PHONY: $(LANGUAGES:%=client-%)
-$(LANGUAGES:%=client-%): client-%:
-	@if command -v $(TOOL_$*) >/dev/null; then $(MAKE) $(BUILT_$*); else echo "Left out: clients/$*, since there is no $(TOOL_$*) on PATH"; fi
-
-clients/node/node_modules/.package-lock.json: clients/node/package-lock.json
-	@cd clients/node && npm ci --silent
-
-$(BUILT_node): $(call MADE_OF,node) clients/node/node_modules/.package-lock.json
-	@echo "Building clients/node"
-	@cd clients/node && npm run --silent build
-	@touch $@
-
-$(BUILT_go): $(call MADE_OF,go) $(INSTALLED)
-	@echo "Building clients/go"
-	@cd clients/go && buf generate ../../protos && go build -o bin/ ./...
-	@touch $@
-
-$(BUILT_java): $(call MADE_OF,java)
-	@echo "Building clients/java"
-	@cd clients/java && mvn --batch-mode --quiet -DskipTests package
-	@touch $@
-
-$(BUILT_rust): $(call MADE_OF,rust)
-	@echo "Building clients/rust"
-	@cd clients/rust && cargo build --quiet --examples
-	@touch $@
-
-.tools/bin/grpcurl-$(GRPCURL_VERSION)  ## build grpcurl into .tools/bin (needs Go)
+grpcurl: .tools/bin/grpcurl-$(GRPCURL_VERSION)  ## build grpcurl into .tools/bin (needs Go)
 
 bounded: $(STUBS)  ## measure memory, idle statements and overload; ARGS="--seconds 20 --json" (see docs/bounded.md)
 	@exec python -m bench.bounded $(ARGS)
@@ -134,6 +107,33 @@ $(INSTALLED): requirements/dev.txt $(PACKAGES:%=%/pyproject.toml) | $(BIN)/pytho
 
 $(STUBS): $(shell find protos -name '*.proto') scripts/generate_stubs.py $(INSTALLED)
 	@$(BIN)/python scripts/generate_stubs.py
+	@touch $@
+
+.PHONY: $(LANGUAGES:%=client-%)
+$(LANGUAGES:%=client-%): client-%:
+	@if command -v $(TOOL_$*) >/dev/null; then $(MAKE) $(BUILT_$*); else echo "Left out: clients/$*, since there is no $(TOOL_$*) on PATH"; fi
+
+clients/node/node_modules/.package-lock.json: clients/node/package-lock.json
+	@cd clients/node && npm ci --silent
+
+$(BUILT_node): $(call MADE_OF,node) clients/node/node_modules/.package-lock.json
+	@echo "Building clients/node"
+	@cd clients/node && npm run --silent build
+	@touch $@
+
+$(BUILT_go): $(call MADE_OF,go) $(INSTALLED)
+	@echo "Building clients/go"
+	@cd clients/go && buf generate ../../protos && go build -o bin/ ./...
+	@touch $@
+
+$(BUILT_java): $(call MADE_OF,java)
+	@echo "Building clients/java"
+	@cd clients/java && mvn --batch-mode --quiet -DskipTests package
+	@touch $@
+
+$(BUILT_rust): $(call MADE_OF,rust)
+	@echo "Building clients/rust"
+	@cd clients/rust && cargo build --quiet --examples
 	@touch $@
 
 .tools/bin/grpcurl-$(GRPCURL_VERSION):
