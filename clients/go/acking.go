@@ -9,6 +9,7 @@ package jobwire
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -333,38 +334,35 @@ func (a *acker) send(ctx context.Context, group []*statement) *Error {
 	return nil
 }
 
-// take takes one statement's answer.
+// take takes one statement's answer. Whatever it is, the statement is not said again.
 func (a *acker) take(told *statement, result *jobwirev1.AckResult) {
-	stop := StopReason("")
-	switch result.GetStatus() {
-	case jobwirev1.AckStatus_ACK_STATUS_LEASE_LOST, jobwirev1.AckStatus_ACK_STATUS_NOT_FOUND:
-		stop = StopLeaseLost
-	case jobwirev1.AckStatus_ACK_STATUS_CANCELLED:
-		stop = StopRequested
-	}
+	status := result.GetStatus()
 	if told.settles() {
-		if stop != "" {
-			a.inVain(told, result)
+		if status != jobwirev1.AckStatus_ACK_STATUS_APPLIED && status != jobwirev1.AckStatus_ACK_STATUS_ALREADY_APPLIED {
+			a.inVain(told, status)
 		}
 		a.unsay(told)
 		return
 	}
 	a.unsay(told)
-	if stop == "" && result.GetCancel() != 0 {
-		stop = stopReasonOf(result.GetCancel())
-	}
-	if stop != "" {
-		a.onStop(told.handle(), stop)
+	switch {
+	case status == jobwirev1.AckStatus_ACK_STATUS_LEASE_LOST, status == jobwirev1.AckStatus_ACK_STATUS_NOT_FOUND:
+		a.onStop(told.handle(), StopLeaseLost)
+	case status == jobwirev1.AckStatus_ACK_STATUS_CANCELLED:
+		a.onStop(told.handle(), StopRequested)
+	case result.GetCancel() != jobwirev1.CancelReason_CANCEL_REASON_UNSPECIFIED:
+		a.onStop(told.handle(), stopReasonOf(result.GetCancel()))
 	}
 }
 
-// inVain: an end that does not count. The answer is one all the same, so it is not said again.
-func (a *acker) inVain(told *statement, result *jobwirev1.AckResult) {
+// inVain tells that an end does not count.
+func (a *acker) inVain(told *statement, status jobwirev1.AckStatus) {
 	level := slog.LevelWarn
 	if told.item.GetRelease() != nil {
 		level = slog.LevelDebug
 	}
-	a.log.Log(context.Background(), level, "a job's end does not count", "job", a.jobOf(told.handle()), "because", result.GetStatus())
+	because := strings.TrimPrefix(status.String(), "ACK_STATUS_")
+	a.log.Log(context.Background(), level, "a job's end does not count", "job", a.jobOf(told.handle()), "because", because)
 }
 
 // sortOut finds what a call failed for. It returns the error if all of it has to be sent again. Without the lock.

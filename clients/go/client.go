@@ -12,8 +12,10 @@ import (
 type Options struct {
 	// TLS, if not nil, encrypts the connection: &tls.Config{} trusts what the system trusts.
 	TLS *tls.Config
-	// Token is the bearer token that the server wants, if it wants one.
+	// Token is the bearer token that the server wants, if it wants one. Without TLS whoever sees the network can read it.
 	Token string
+	// TokenSource takes the place of Token where tokens change.
+	TokenSource TokenSource
 	// Timeout is for each call, repetitions and pauses included; 0 is 10 s. A context that ends earlier counts.
 	Timeout time.Duration
 	// Actor is for whom calls are made: the name in the record of what operators do. Empty: this program's address.
@@ -30,7 +32,11 @@ type Client struct {
 // NewClient prepares a client for the server at target, host and port; `dns:///host:50051` spreads calls over all addresses of the
 // name. Nothing is sent yet: a server that cannot be reached is found with the first call.
 func NewClient(target string, options Options) (*Client, error) {
-	connection, err := connect(target, forPublishers, options.TLS, metadataOf(options.Token, options.Actor))
+	said, err := bearerOf(options.Token, options.TokenSource, options.Actor)
+	if err != nil {
+		return nil, err
+	}
+	connection, err := connect(target, forPublishers, options.TLS, said)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,7 +33,7 @@ const (
 	forWorkers = "pick_first"
 )
 
-func dialOptions(balancing string, config *tls.Config, said metadata) []grpc.DialOption {
+func dialOptions(balancing string, config *tls.Config, said *bearer) []grpc.DialOption {
 	transport := insecure.NewCredentials()
 	if config != nil {
 		transport = credentials.NewTLS(config)
@@ -58,34 +57,6 @@ func dialOptions(balancing string, config *tls.Config, said metadata) []grpc.Dia
 	}
 }
 
-// metadata goes with every call: who calls, and for whom.
-type metadata map[string]string
-
-func metadataOf(token, actor string) metadata {
-	said := metadata{}
-	if token != "" {
-		said["authorization"] = "Bearer " + token
-	}
-	if actor != "" {
-		// Metadata is ASCII.
-		said["x-jobwire-actor"] = strings.Map(func(letter rune) rune {
-			if letter < ' ' || letter > '~' {
-				return '?'
-			}
-			return letter
-		}, actor)
-	}
-	return said
-}
-
-// GetRequestMetadata is asked by gRPC before each call.
-func (m metadata) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return m, nil
-}
-
-// RequireTransportSecurity says no: whether the network between is trusted is not for a client to judge.
-func (m metadata) RequireTransportSecurity() bool { return false }
-
 // connection is one channel and its stubs.
 type connection struct {
 	target  string
@@ -95,7 +66,7 @@ type connection struct {
 }
 
 // connect prepares a connection; nothing is sent yet.
-func connect(target, balancing string, config *tls.Config, said metadata) (*connection, error) {
+func connect(target, balancing string, config *tls.Config, said *bearer) (*connection, error) {
 	channel, err := grpc.NewClient(target, dialOptions(balancing, config, said)...)
 	if err != nil {
 		return nil, fmt.Errorf("%q is no address of a server, such as 127.0.0.1:50051: %w", target, err)

@@ -294,11 +294,11 @@ func (s *session) opened(opened *jobwirev1.SessionOpened) {
 	s.everOpened = true
 	s.trouble = ""
 	s.answered()
+	what := "opened session"
 	if opened.GetResumed() {
-		s.log.Info("resumed session", "session", opened.GetSessionId(), "epoch", opened.GetEpoch())
-	} else {
-		s.log.Info("opened session", "session", opened.GetSessionId())
+		what = "resumed session"
 	}
+	s.log.Info(what, "session", opened.GetSessionId(), "epoch", opened.GetEpoch(), "server", opened.GetServerVersion())
 	for _, handle := range opened.GetLost() {
 		if job, held := s.standing.held[handle]; held {
 			delete(s.standing.held, handle)

@@ -21,8 +21,10 @@ import (
 type WorkerOptions struct {
 	// TLS, if not nil, encrypts the connection: &tls.Config{} trusts what the system trusts.
 	TLS *tls.Config
-	// Token is the bearer token that the server wants, if it wants one.
+	// Token is the bearer token that the server wants, if it wants one. Without TLS whoever sees the network can read it.
 	Token string
+	// TokenSource takes the place of Token where tokens change.
+	TokenSource TokenSource
 	// Name is for people and logs, at most 200 characters. Empty: host name and process id.
 	Name string
 	// StopGrace is how long handlers may finish when the worker stops: 0 is 25 s, less than 0 none. What still runs then is cancelled
@@ -105,7 +107,11 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.stopNow()
-	connection, err := connect(w.target, forWorkers, w.options.TLS, metadataOf(w.options.Token, ""))
+	said, err := bearerOf(w.options.Token, w.options.TokenSource, "")
+	if err != nil {
+		return err
+	}
+	connection, err := connect(w.target, forWorkers, w.options.TLS, said)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log"
 	"strings"
@@ -69,6 +68,11 @@ type failure struct {
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 }
+
+// noSuchRun is the error of a request about a job whose handler does not run here.
+type noSuchRun string
+
+func (n noSuchRun) Error() string { return "no handler of job " + string(n) + " runs" }
 
 func codeName(of codes.Code) string { return code.Code(of).String() }
 
@@ -142,7 +146,7 @@ func (r *runs) find(id string) (*running, error) {
 	if each := r.byJob[id]; each != nil {
 		return each, nil
 	}
-	return nil, fmt.Errorf("no handler of job %s runs", id)
+	return nil, noSuchRun(id)
 }
 
 func (r *runs) end(request *request) error {

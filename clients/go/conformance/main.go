@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -84,7 +85,7 @@ func (d *driver) read(input io.Reader) {
 		answer := func() {
 			result, err := d.answer(request)
 			if err != nil {
-				d.lines.write(map[string]any{"id": request.ID, "error": d.form.told(err)})
+				d.lines.write(map[string]any{"id": request.ID, "error": d.told(err)})
 			} else {
 				d.lines.write(map[string]any{"id": request.ID, "result": result})
 			}
@@ -152,12 +153,20 @@ func (d *driver) work(request *request) error {
 		d.err = run(ctx)
 		var said any
 		if d.err != nil {
-			said = d.form.told(d.err)
+			said = d.told(d.err)
 		}
 		d.lines.write(map[string]any{"event": "worker_ended", "error": said})
 		close(d.ended)
 	}()
 	return nil
+}
+
+func (d *driver) told(err error) failure {
+	var none noSuchRun
+	if errors.As(err, &none) {
+		return failure{codeName(codes.NotFound), "", none.Error()}
+	}
+	return d.form.told(err)
 }
 
 // askToStop returns what tells that the worker has ended; nil if there is none.

@@ -65,12 +65,12 @@ impl Target {
             Error::invalid(format!("{:?} is no address of a server ({why}): give host:port", self.address))
         };
         let host = self.address.trim_start_matches("dns:///");
-        if host.contains('/') || !host.contains(':') {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{host}")).map_err(|error| refused(&error))?;
+        if host.contains('/') || endpoint.uri().port_u16().is_none() {
             return Err(refused(&"host and port are wanted"));
         }
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{host}"))
-            .map_err(|error| refused(&error))?
+        let endpoint = endpoint
             // A connection that died unnoticed is found out, also while no call is made.
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10))

@@ -1,4 +1,10 @@
-//! dummy
+//! Publishes jobs to Jobwire, a job queue as a service, waits for them, and works on them.
+//!
+//! [`Client`] publishes, [`Worker`] works and resumes when its connection breaks, [`v1`] has the generated stubs for all else. Jobs run at least
+//! once: after a lost connection a job may run again, so handlers are idempotent. What there is to tell goes to `tracing` under `jobwire`.
+//!
+//! Everything runs on Tokio.
+
 mod acking;
 mod client;
 mod connection;
@@ -29,3 +35,8 @@ pub use worker::{Stopper, Worker};
 pub mod v1 {
     tonic::include_proto!("jobwire.v1");
 }
+
+/// What the README shows is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

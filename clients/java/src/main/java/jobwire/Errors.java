@@ -6,7 +6,9 @@ import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
 import com.google.rpc.RetryInfo;
 import io.grpc.Status;
+import io.grpc.netty.shaded.io.netty.handler.codec.http2.Http2Exception;
 import io.grpc.protobuf.StatusProto;
+import java.net.ConnectException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -21,6 +23,10 @@ final class Errors {
     /** The error of a call to the server at {@code target}. */
     static JobwireException from(Throwable failure, String target) {
         Status status = Status.fromThrowable(failure);
+        if (status.getCause() instanceof Http2Exception) {
+            // What answers there does not speak HTTP/2. gRPC calls that INTERNAL, as if it were a fault of the server.
+            status = Status.UNAVAILABLE.withDescription(status.getDescription()).withCause(status.getCause());
+        }
         String reason = "";
         List<FieldViolation> violations = new ArrayList<>();
         Duration retryAfter = null;
@@ -85,6 +91,9 @@ final class Errors {
         for (Throwable cause = status.getCause(); cause != null; cause = cause.getCause()) {
             if (cause.getMessage() != null) {
                 text = cause.getMessage();
+            }
+            if (cause instanceof ConnectException) {
+                text = text.substring(text.lastIndexOf(": ") + 1).strip(); // such as "Connection refused"
             }
         }
         return Wire.cleanText(text.lines().findFirst().orElse(""), 200);
