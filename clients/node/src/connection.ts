@@ -13,7 +13,7 @@ import {
   type ServiceError,
   status,
 } from "@grpc/grpc-js";
-import { errorFromCall, InvalidArgument, JobwireError, Unavailable, whyOf } from "./errors.js";
+import { errorFromCall, FailedPrecondition, InvalidArgument, JobwireError, Unavailable, whyOf } from "./errors.js";
 import { abortable, pause } from "./pausing.js";
 import { Attempts } from "./retrying.js";
 
@@ -80,7 +80,10 @@ export class Connection {
   readonly #client: GrpcClient;
   readonly #token: Token | undefined;
   readonly #actor: string | undefined;
+  /** What ends each call that is under way: grpc-js would wait for their answers. */
+  readonly #underWay = new Set<() => void>();
   #why: string | undefined;
+  #closed = false;
 
   constructor(target: string, { tls, token, actor, balancing = "round_robin" }: ConnectionOptions = {}) {
     this.target = checkedTarget(target);
@@ -118,6 +121,9 @@ export class Connection {
   ): Promise<Response> {
     const deadline = Date.now() + timeout * 1000;
     const metadata = await this.#metadata();
+    if (this.#closed) {
+      throw closedError(this.target);
+    }
     return abortable<Response>(signal, (resolve, reject) => {
       const call = this.#client.makeUnaryRequest(
         method.path,
@@ -127,6 +133,7 @@ export class Connection {
         metadata,
         { deadline },
         (failure, response) => {
+          this.#underWay.delete(end);
           if (failure) {
             reject(this.failed(failure));
           } else {
@@ -134,6 +141,11 @@ export class Connection {
           }
         },
       );
+      const end = () => {
+        reject(closedError(this.target));
+        call.cancel();
+      };
+      this.#underWay.add(end);
       return () => call.cancel();
     });
   }
@@ -164,8 +176,12 @@ export class Connection {
     return errorFromCall(failure, this.target, this.#why);
   }
 
-  /** Closes the channel; what is under way is cancelled. */
+  /** Closes the channel; calls that are under way reject. */
   close(): void {
+    this.#closed = true;
+    for (const end of this.#underWay) {
+      end();
+    }
     this.#client.close();
   }
 
@@ -179,6 +195,13 @@ export class Connection {
     }
     return metadata;
   }
+}
+
+/** The error of who calls, or waits for an answer, after the end. */
+export function closedError(target: string): FailedPrecondition {
+  return new FailedPrecondition(`the connection to Jobwire at ${target} was closed by this program: make a new one`, {
+    reason: "CLOSED",
+  });
 }
 
 /** What grpc-js would take for a strange name, and look up until the time is over. */

@@ -283,6 +283,18 @@ test("a signal that is looked at late is aborted all the same", async (t) => {
   assert.ok(seen instanceof JobCancelled && seen.reason === "requested");
 });
 
+test("a logger that throws harms nobody", async (t) => {
+  const server = await scripted(t);
+  const broken = () => {
+    throw new Error("the disk is full");
+  };
+  const logger = { debug: broken, info: broken, warn: broken, error: broken };
+  const worker = await working(server, () => Promise.reject(new Error("no")), { logger });
+  (await server.opened()).deliver(delivery("h-1"));
+  assert.equal(await server.end("h-1"), "fail");
+  await within("its end", worker.stop());
+});
+
 test("what is said after the end is said to nobody", async (t) => {
   const server = await scripted(t);
   let late: Job | undefined;
