@@ -53,7 +53,6 @@ async def test_clients(language: str, checkout: Path, database_url: str, tmp_pat
         database_url, folder, scratch=scratch, seconds=SECONDS, environment=environment, free=("127.0.0.1:50059",)
     )
     async with made as shell:
-        shell.replacements["/path/to/jobwire"] = str(place)
         await asyncio.to_thread(shell.play, SECTIONS[language])
 
 
