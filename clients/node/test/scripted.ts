@@ -1,6 +1,7 @@
 // Jobwire's side of the protocol, played by script: a real gRPC server on a loopback port that does what a test says.
 //
-// Every Subscribe becomes a Stream in the test's hands. Every Ack is kept, and answered by a function that the test may replace.
+// Every Subscribe becomes a Stream in the test's hands. Every Ack is kept, and answered by a function that the test may
+// replace.
 
 import type { TestContext } from "node:test";
 import { Metadata, Server, ServerCredentials, type ServerWritableStream, status } from "@grpc/grpc-js";
@@ -13,6 +14,7 @@ import {
   CancelReason,
   Delivery,
   QueueServiceService,
+  SessionOpened,
   type SubscribeRequest,
   SubscribeResponse,
 } from "jobwire/v1";
@@ -128,7 +130,7 @@ export class Stream {
     const { resume, maxInFlight = 1 } = this.request;
     this.send({
       $case: "opened",
-      value: {
+      value: SessionOpened.fromPartial({
         sessionId: resume?.sessionId ?? session,
         epoch: resume?.epoch ?? 1,
         resumed: resume !== undefined,
@@ -136,7 +138,7 @@ export class Stream {
         maxInFlight,
         heartbeatInterval: toDuration(heartbeat),
         resumeGrace: toDuration(grace),
-      },
+      }),
     });
   }
 

@@ -1,4 +1,5 @@
-// How a worker stops: it finishes or gives back what it runs, reports everything, and leaves in order. And how it leaves when an operator asks for it.
+// How a worker stops: it finishes or gives back what it runs, reports everything, and leaves in order. And how it leaves when
+// an operator asks for it.
 
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -172,7 +173,7 @@ test("with the server gone for good it ends after its time, and says what could 
   await within("its end", worker.stop(), 20);
   const took = (performance.now() - begun) / 1000;
   assert.ok(took > 2 && took < 10, `it took ${took} s`);
-  assert.ok(logger.warnings.some((line) => line.includes("1 ends of jobs could not be reported")));
+  assert.ok(logger.warnings.some((line) => line.includes("no server took the ends of 1 jobs")));
   assert.ok(logger.warnings.some((line) => line.includes("could not close session s-1")));
 });
 
@@ -197,6 +198,7 @@ test("a worker may run again, not twice at once, and not without handlers", asyn
   for (const session of ["s-1", "s-2"]) {
     const running = worker.run();
     await assert.rejects(worker.run(), /runs already/);
+    assert.throws(() => worker.handler("other", () => {}), /runs already: register its handlers before/);
     await server.opened(session);
     await worker.stop();
     await running;
@@ -348,7 +350,7 @@ test("SIGTERM during a resume, with the server down and an Ack without an answer
   child.kill("SIGTERM");
   const { code, output, errors } = await within("its end", ended, 20);
   assert.deepEqual([code, output], [0, "left in order\n"]);
-  assert.match(errors, /1 ends of jobs could not be reported/);
+  assert.match(errors, /no server took the ends of 1 jobs/);
 });
 
 test("whoever starts a worker without minding its end gets no unhandled rejection", async (t) => {
