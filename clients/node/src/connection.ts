@@ -13,7 +13,15 @@ import {
   type ServiceError,
   status,
 } from "@grpc/grpc-js";
-import { errorFromCall, FailedPrecondition, InvalidArgument, JobwireError, Unavailable, whyOf } from "./errors.js";
+import {
+  errorFromCall,
+  FailedPrecondition,
+  InvalidArgument,
+  JobwireError,
+  Unauthenticated,
+  Unavailable,
+  whyOf,
+} from "./errors.js";
 import { abortable, pause } from "./pausing.js";
 import { Attempts } from "./retrying.js";
 
@@ -250,9 +258,10 @@ async function given(token: () => string | Promise<string>): Promise<string> {
   }
 }
 
+// Unauthenticated, not InvalidArgument: it is nothing that a worker says of its jobs that is at fault.
 function setToken(metadata: Metadata, token: string): void {
   if (typeof token !== "string" || token === "") {
-    throw new InvalidArgument(
+    throw new Unauthenticated(
       `token: a text, or a function that returns one, not ${token === "" ? "none" : typeof token}`,
     );
   }
@@ -260,7 +269,7 @@ function setToken(metadata: Metadata, token: string): void {
     metadata.set("authorization", `Bearer ${token}`);
   } catch {
     // gRPC's own words would repeat the token, and end in a log.
-    throw new InvalidArgument("token: it holds what no HTTP header may, such as a line's end: trim it");
+    throw new Unauthenticated("token: it holds what no HTTP header may, such as a line's end: trim it");
   }
 }
 

@@ -187,7 +187,7 @@ test("who gives out tokens is asked again, and then says why", async (t) => {
 
 test("a token that cannot travel is not shown", async (t) => {
   await assert.rejects(connected(t, SERVER, { token: "secret\n" }).publish("q", 1), (error) => {
-    assert.ok(error instanceof InvalidArgument);
+    assert.ok(error instanceof Unauthenticated);
     assert.match(error.message, /^token: .*trim it$/);
     assert.equal(JSON.stringify(error).includes("secret"), false);
     return true;

@@ -1,6 +1,7 @@
 // What becomes of what a handler returns or throws, alone and in batches.
 
 import assert from "node:assert/strict";
+import { createRequire } from "node:module";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
@@ -54,6 +55,14 @@ test("an error's class, message and stack are told, and those of its causes", ()
   assert.deepEqual(thrown(new ReleaseJob(3)), { kind: "released", delay: 3 });
   const named = Object.assign(new Error("by its name"), { name: "DiskFull" });
   assert.equal(failed(named).type, "DiskFull");
+});
+
+test("what was thrown with the classes of `require` is known here too", () => {
+  const required = createRequire(import.meta.url)("jobwire") as typeof import("jobwire");
+  assert.notEqual(required.FailForGood, FailForGood);
+  assert.equal(failed(new required.FailForGood("never")).permanent, true);
+  assert.equal(failed(new required.RetryIn(7)).retryIn, 7);
+  assert.equal(thrown(new required.ReleaseJob()).kind, "released");
 });
 
 test("anything may be thrown", () => {
