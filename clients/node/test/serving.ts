@@ -50,7 +50,7 @@ export class Relay {
   /** Run when the server has answered a Publish call; what it throws is the answer. */
   after: (request: PublishRequest) => Promise<void> | void = () => {};
   /** Run before a GetJob call is handed on; what it throws is the answer. */
-  beforeGet: () => void = () => {};
+  beforeGet: () => Promise<void> | void = () => {};
   readonly #server = new Server({ "grpc.max_receive_message_length": -1 });
   readonly #client = new QueueServiceClient(SERVER, credentials.createInsecure());
 
@@ -64,7 +64,7 @@ export class Relay {
         return response;
       }),
       getJob: this.#handler<GetJobRequest, GetJobResponse>(async (request) => {
-        this.beforeGet();
+        await this.beforeGet();
         return this.#ask<GetJobResponse>((answer) => this.#client.getJob(request, answer));
       }),
     });
