@@ -207,6 +207,11 @@ func TestALockedJobIsSaidApartFromTheOthers(t *testing.T) {
 	until(t, "a second attempt", func() bool { mu.Lock(); defer mu.Unlock(); return tries >= 2 })
 	stage.end("free", 2)
 	stage.heard(t, "the free one alone", func(ack *jobwirev1.AckRequest) bool { return len(ack.Items) == 1 && ack.Items[0].Handle == "free" })
+	stage.scripted.mu.Lock()
+	if slices.ContainsFunc(stage.acks, func(ack *jobwirev1.AckRequest) bool { return len(ack.Items) > 1 }) {
+		t.Error("the free one had to be taken apart from the locked one")
+	}
+	stage.scripted.mu.Unlock()
 	mu.Lock()
 	unlocked = true
 	mu.Unlock()
