@@ -229,6 +229,10 @@ func TestALockedJobIsSaidApartFromTheOthers(t *testing.T) {
 func TestAResumeNamesWhatIsHeldUnderAHigherEpoch(t *testing.T) {
 	stage := onStage(t)
 	stream := stage.opened("s", "goes on", "is lost", "unanswered")
+	var late *Job
+	knows := make(chan struct{})
+	stage.end("is lost", func(job *Job) { late = job; close(knows) })
+	receive(t, knows)
 	stage.answers(func(*jobwirev1.AckRequest) (*jobwirev1.AckResponse, error) { return nil, refusal(codes.Unavailable) })
 	stage.end("unanswered", 1)
 	stage.settled(t, "unanswered")
@@ -253,12 +257,28 @@ func TestAResumeNamesWhatIsHeldUnderAHigherEpoch(t *testing.T) {
 	if stage.said("is lost") > 0 {
 		t.Error("something is said of a lost delivery")
 	}
+	// Not even progress, or an extension.
+	late.Progress(0.5, "late")
+	if err := late.Extend(t.Context(), time.Minute); err != nil {
+		t.Error(err)
+	}
 	// What is delivered again although it is held is no second run.
 	stream.deliver(t, 1, "new", "new")
 	receive(t, stage.started)
 	stream.deliver(t, 1, "another")
 	if handle := receive(t, stage.started); handle != "another" {
 		t.Errorf("%s begins", handle)
+	}
+	stage.end("another", 1)
+	stage.settled(t, "another")
+	stage.scripted.mu.Lock()
+	defer stage.scripted.mu.Unlock()
+	for _, ack := range stage.acks {
+		for _, item := range ack.Items {
+			if item.Handle == "is lost" {
+				t.Errorf("of a lost delivery it says %v", item)
+			}
+		}
 	}
 }
 
@@ -337,6 +357,19 @@ func TestHeartbeatsAreAnsweredThoughAnotherAckHangs(t *testing.T) {
 		stage.heard(t, "an answer to the heartbeat", func(ack *jobwirev1.AckRequest) bool {
 			return ack.LastSequence == stream.sequence && ack.SessionId == "s" && len(ack.Items) == 0
 		})
+	}
+}
+
+func TestAStreamThatHasOnlyHeartbeatsIsKept(t *testing.T) {
+	stage := onStage(t)
+	stream := receive(t, stage.streams)
+	stream.openWith(t, "s", 2*time.Second, nil)
+	for range 90 { // more than twice as long as silence would be borne
+		stream.beat(t)
+		time.Sleep(100 * time.Millisecond)
+	}
+	if len(stage.streams) > 0 {
+		t.Error("it was given up")
 	}
 }
 
