@@ -61,8 +61,8 @@ func (s *stage) handle(ctx context.Context, job *Job) (any, error) {
 		select {
 		case end := <-finish:
 			switch end := end.(type) {
-			case func(*Job):
-				end(job)
+			case func(context.Context, *Job):
+				end(ctx, job)
 			case error:
 				return nil, end
 			default:
@@ -79,7 +79,7 @@ func (s *stage) of(handle string) (chan any, chan StopReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.finish[handle] == nil {
-		s.finish[handle], s.stops[handle] = make(chan any, 1), make(chan StopReason, 1)
+		s.finish[handle], s.stops[handle] = make(chan any, 5), make(chan StopReason, 1)
 	}
 	return s.finish[handle], s.stops[handle]
 }
@@ -229,10 +229,13 @@ func TestALockedJobIsSaidApartFromTheOthers(t *testing.T) {
 func TestAResumeNamesWhatIsHeldUnderAHigherEpoch(t *testing.T) {
 	stage := onStage(t)
 	stream := stage.opened("s", "goes on", "is lost", "unanswered")
-	var late *Job
-	knows := make(chan struct{})
-	stage.end("is lost", func(job *Job) { late = job; close(knows) })
-	receive(t, knows)
+	stage.end("is lost", func(ctx context.Context, job *Job) {
+		<-ctx.Done()
+		job.Progress(0.5, "late")
+		if err := job.Extend(context.Background(), time.Minute); err != nil {
+			t.Error(err)
+		}
+	})
 	stage.answers(func(*jobwirev1.AckRequest) (*jobwirev1.AckResponse, error) { return nil, refusal(codes.Unavailable) })
 	stage.end("unanswered", 1)
 	stage.settled(t, "unanswered")
@@ -253,14 +256,6 @@ func TestAResumeNamesWhatIsHeldUnderAHigherEpoch(t *testing.T) {
 	stage.end("goes on", 1)
 	if item := stage.settled(t, "goes on"); item.GetComplete() == nil {
 		t.Errorf("%v", item)
-	}
-	if stage.said("is lost") > 0 {
-		t.Error("something is said of a lost delivery")
-	}
-	// Not even progress, or an extension.
-	late.Progress(0.5, "late")
-	if err := late.Extend(t.Context(), time.Minute); err != nil {
-		t.Error(err)
 	}
 	// What is delivered again although it is held is no second run.
 	stream.deliver(t, 1, "new", "new")
@@ -380,7 +375,7 @@ func TestAnsweredAcksAreSignsThoughTheStreamIsSilent(t *testing.T) {
 	stream.deliver(t, 1, "job")
 	receive(t, stage.started)
 	for range 90 { // more than twice as long as silence would be borne
-		stage.end("job", func(job *Job) { job.Progress(0.5, "still here") })
+		stage.end("job", func(_ context.Context, job *Job) { job.Progress(0.5, "still here") })
 		time.Sleep(100 * time.Millisecond)
 	}
 	receive(t, stage.streams) // which waits for its first event
@@ -410,13 +405,13 @@ func TestAnUnansweredCheckpointIsSaidWithTheProgressThatFollows(t *testing.T) {
 			return len(ack.Items) == 1 && ack.Items[0].GetExtend().GetProgress().GetNote() == note
 		}
 	}
-	stage.end("job", func(job *Job) {
+	stage.end("job", func(_ context.Context, job *Job) {
 		if err := job.Checkpoint(0.1, "first", 7); err != nil {
 			t.Error(err)
 		}
 	})
 	stage.heard(t, "the checkpoint", noted("first"))
-	stage.end("job", func(job *Job) { job.Progress(0.2, "second") })
+	stage.end("job", func(_ context.Context, job *Job) { job.Progress(0.2, "second") })
 	said := stage.heard(t, "the progress", noted("second")).Items[0].GetExtend().Progress
 	if said.GetCheckpoint() != "7" || said.GetFraction() != 0.2 {
 		t.Errorf("%v", said)
@@ -461,6 +456,28 @@ func TestAskedToLeaveTheWorkerFinishesWhatRunsAndEnds(t *testing.T) {
 	if item := stage.settled(t, "job"); item.GetComplete() == nil {
 		t.Errorf("%v", item)
 	}
+}
+
+func TestAStopEndsThoughNothingIsAnswered(t *testing.T) {
+	stage := onStage(t)
+	stage.opened("s", "runs", "waits for its checkpoint", "has ended")
+	stage.answers(func(*jobwirev1.AckRequest) (*jobwirev1.AckResponse, error) { return nil, refusal(codes.Unavailable) })
+	stage.end("waits for its checkpoint", func(_ context.Context, job *Job) {
+		if err := job.Checkpoint(0.1, "", 7); err != nil {
+			t.Error(err)
+		}
+	})
+	stage.end("waits for its checkpoint", context.DeadlineExceeded)
+	stage.end("has ended", 1)
+	stage.settled(t, "has ended")
+	stage.stop()
+	if err := receive(t, stage.ended); err != nil {
+		t.Error(err)
+	}
+	if reason := stage.stoppedFor("runs"); reason != StopStopping {
+		t.Errorf("stopped for %v", reason)
+	}
+	stage.heard(t, "the last word", func(ack *jobwirev1.AckRequest) bool { return ack.CloseSession })
 }
 
 // The suite of all languages sees the server's side of a cancellation; this is what the handler is told, and what is said for it.
