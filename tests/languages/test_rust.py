@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from jobwire.v1 import queue_service_pb2 as pb
+from tests.chaos.proxy import Proxy
 from tests.client.scripted_server import CUT, RefusalError, ScriptedServer, all_applied, delivery
 from tests.conformance.driver import Driver
 from tests.system.conftest import Process, ServerProcess
@@ -294,3 +295,27 @@ async def test_a_stop_gives_back_what_comes_late_and_says_good_bye(scripted: Scr
     await stopping
     assert scripted.acks[-1].close_session
     assert [event["job_id"] for event in driver.said("started")] == ["job-of-h-1"]
+
+
+async def test_a_connection_whose_other_end_has_forgotten_it_is_replaced(
+    server: Callable[..., ServerProcess], examples: Path, tmp_path: Path
+) -> None:
+    """The worker finds that out by the silence, which is sooner than a keepalive would."""
+    upstream = server()
+    async with (
+        Proxy("127.0.0.1", upstream.port) as proxy,
+        Driver([str(examples / "conformance")], tmp_path / "driver.log") as driver,
+    ):
+        await driver.connect(proxy.address)
+        await driver.work("q", concurrency=2, heartbeat_interval=1, resume_grace=3)
+        [first] = await driver.publish("q", {"data": 1})
+        await driver.started(first["job_id"])
+        proxy.forget()
+        stopping = await driver.hears("stopping", job_id=first["job_id"])
+        assert stopping["reason"] == "silence"
+        # Its lease may have been over by then, or not.
+        await driver.connect(upstream.address)
+        [second] = await driver.publish("q", {"data": 2, "priority": 1})
+        async with asyncio.timeout(25):  # the keepalive takes 40 s
+            await driver.started(second["job_id"])
+        await driver.stop(now=True)
