@@ -11,6 +11,7 @@ import com.google.protobuf.Duration;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.rpc.ErrorInfo;
 import io.grpc.ChannelCredentials;
+import io.grpc.Context;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
@@ -31,6 +32,7 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import jobwire.v1.AckItem;
 import jobwire.v1.AckRequest;
+import jobwire.v1.Cancellation;
 import jobwire.v1.Complete;
 import jobwire.v1.Delivery;
 import jobwire.v1.Extend;
@@ -78,6 +80,8 @@ final class ThinSubject implements Driver.Subject {
     private final Runnable onOver;
     private final Runs<Delivery> runs = new Runs<>();
     private final Map<String, Thread> handlers = new ConcurrentHashMap<>();
+    private final Map<String, String> toldToStop = new ConcurrentHashMap<>();
+    private final Context.CancellableContext stream = Context.current().withCancellation();
     private final CountDownLatch workerEnded = new CountDownLatch(1);
     private ManagedChannel channel;
     private volatile QueueServiceBlockingStub stub;
@@ -220,12 +224,12 @@ final class ThinSubject implements Driver.Subject {
     private void seeThrough(SubscribeRequest terms) {
         ObjectNode error = null;
         try {
-            Iterator<SubscribeResponse> events = stub.subscribe(terms);
+            Iterator<SubscribeResponse> events = stream.call(() -> stub.subscribe(terms));
             while (events.hasNext()) {
                 take(events.next());
             }
-        } catch (StatusRuntimeException failure) {
-            error = told(failure);
+        } catch (Exception failure) {
+            error = stopping ? null : told(failure);
         }
         Driver.say(Driver.event("worker_ended").set("error", error));
         workerEnded.countDown();
@@ -243,8 +247,11 @@ final class ThinSubject implements Driver.Subject {
                 handler.start();
             });
             case CANCELLATION -> {
-                Thread handler = handlers.get(event.getCancellation().getHandle());
+                Cancellation cancellation = event.getCancellation();
+                Thread handler = handlers.get(cancellation.getHandle());
                 if (handler != null) {
+                    String reason = cancellation.getReason().name().replace("CANCEL_REASON_", "");
+                    toldToStop.put(cancellation.getHandle(), reason);
                     handler.interrupt();
                 }
             }
@@ -268,7 +275,7 @@ final class ThinSubject implements Driver.Subject {
             settle(item, end);
         } catch (InterruptedException told) {
             Driver.say(Driver.event("stopping").put("job_id", delivery.getJobId()).put("reason", ""));
-            item.setRelease(Release.getDefaultInstance());
+            item.setFail(Fail.newBuilder().setType(toldToStop.remove(delivery.getHandle())));
         } catch (JsonProcessingException error) {
             item.setFail(Fail.newBuilder().setType("BadData").setMessage(error.getMessage()));
         }
@@ -329,6 +336,7 @@ final class ThinSubject implements Driver.Subject {
                 .setSessionId(session)
                 .setCloseSession(true)
                 .build());
+        stream.cancel(null);
         workerEnded.await();
     }
 
