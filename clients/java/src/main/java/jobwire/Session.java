@@ -284,13 +284,16 @@ final class Session {
         trouble = "";
         answered();
         String how = opened.getResumed() ? "resumed" : "opened";
+        // Older servers do not tell their version.
+        String server = opened.getServerVersion().isEmpty() ? "" : ", server " + opened.getServerVersion();
         LOG.log(
                 INFO,
-                "queue {0}: {1} session {2} (epoch {3})",
+                "queue {0}: {1} session {2} (epoch {3}{4})",
                 queue,
                 how,
                 opened.getSessionId(),
-                Long.toString(opened.getEpoch()));
+                Long.toString(opened.getEpoch()),
+                server);
         for (String handle : opened.getLostList()) {
             String jobId = standing.held.remove(handle);
             if (jobId != null) {

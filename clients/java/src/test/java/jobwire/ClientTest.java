@@ -73,6 +73,17 @@ class ClientTest extends RealServer {
     }
 
     @Test
+    void aTokenThatCanBeNoneIsTriedNowhere() {
+        assertThrows(IllegalArgumentException.class, () -> endpoint.withToken("two words"));
+        try (Client tokenless = new Client(endpoint.withToken(() -> "two words"), PATIENCE)) {
+            JobwireException.Unauthenticated error =
+                    assertThrows(JobwireException.Unauthenticated.class, () -> tokenless.publish(queue, 1));
+            assertTrue(error.getMessage().contains("there is no token to call with"), error.getMessage());
+            assertFalse(error.getMessage().contains("two words"), error.getMessage());
+        }
+    }
+
+    @Test
     void whoWaitsForTooLongIsToldWhereTheJobStands() {
         Published published = client.publish(queue, 1);
         JobwireException.DeadlineExceeded error = assertThrows(
