@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -82,7 +82,7 @@ def running(command: list[str], log: Path) -> Iterator[Process]:
 
 def test_its_own_tests_pass_against_the_server(folder: Path, server: Server) -> None:
     maven(folder, "surefire:test", JOBWIRE_SERVER=server().address)
-    reports = [ElementTree.parse(path).getroot() for path in (folder / "target/surefire-reports").glob("*.xml")]
+    reports = [ET.parse(path).getroot() for path in (folder / "target/surefire-reports").glob("*.xml")]
     assert len(reports) >= 3
     assert all(int(report.attrib["tests"]) > 0 and report.attrib["skipped"] == "0" for report in reports)
 

@@ -67,6 +67,10 @@ final class Session {
     private boolean asking;
 
     private boolean quiet;
+
+    /** Whether the last word has been said; that the session is over is no news then. */
+    private boolean leaving;
+
     private boolean everOpened;
     private boolean closed;
     private String trouble = "";
@@ -127,6 +131,7 @@ final class Session {
         return loop.firstOf(left, acker.allAnswered(), hurry)
                 .thenCompose(said -> loop.firstOf(Duration.ofSeconds(1), acker.allAnswered()))
                 .thenCompose(said -> {
+                    leaving = true;
                     long rest = Math.max(Duration.ofSeconds(1).toNanos(), end - System.nanoTime());
                     return acker.closeSession(Duration.ofNanos(rest));
                 });
@@ -344,7 +349,7 @@ final class Session {
     }
 
     private void lostByAck(String session) {
-        if (session.equals(standing.id)) {
+        if (session.equals(standing.id) && !leaving) {
             lost("the server no longer knows it");
             if (stream != null) {
                 stream.cancel("its session is over");
