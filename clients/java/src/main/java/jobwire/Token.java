@@ -23,7 +23,7 @@ final class Token extends CallCredentials {
     /** Returns the token if it can be one. */
     static String checked(String token) {
         if (token == null || !WORD.matcher(token).matches()) {
-            throw new IllegalArgumentException("a token must be a word of plain ASCII, without blanks or ends of lines");
+            throw new IllegalArgumentException("a token must be a word of plain ASCII, without blanks and line ends");
         }
         return token;
     }
