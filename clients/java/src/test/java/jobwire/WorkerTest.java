@@ -87,8 +87,9 @@ class WorkerTest extends RealServer {
     void aRunLeavesACheckpointForTheNextOne() throws Exception {
         whileWorking(1, job -> {
             if (job.checkpoint().isNull()) {
-                job.progress(0.4, "sent at once");
-                job.progress(0.5, "half way", List.of(1, 2)); // and this one would have its turn later
+                job.progress(0.4, "sent at once", List.of(1));
+                Thread.sleep(50);
+                job.progress(0.5, "half way", List.of(1, 2)); // this one would have its turn later
                 throw new RetryIn(Duration.ZERO);
             }
             return job.checkpoint();
