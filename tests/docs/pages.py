@@ -86,6 +86,20 @@ class Block:
         return self.language in RUN and self.file is None
 
 
+def sections_of(page: str) -> dict[str, str]:
+    """The parts of a page by their headings of the second level, each with its lines where they were."""
+    tokens = MarkdownIt().parse(page)
+    lines = page.splitlines(keepends=True)
+    begins = [
+        (token.map[0], tokens[index + 1].content)
+        for index, token in enumerate(tokens)
+        if token.type == "heading_open" and token.tag == "h2" and token.map
+    ]
+    ends = [*(begin for begin, _ in begins[1:]), len(lines)]
+    parts = zip(begins, ends, strict=True)
+    return {heading: "\n" * begin + "".join(lines[begin:end]) for (begin, heading), end in parts}
+
+
 def blocks_of(page: str) -> list[Block]:
     """The blocks of a page that run or name a file; fails for those that a reader would think are run."""
     tokens = MarkdownIt().parse(page)
@@ -180,21 +194,24 @@ class Shell:
     def check(self, block: Block) -> None:
         """Runs a block, writes its file or finds it in its file; fails if that is not as the page says."""
         printed = self.run(block)
-        if block.output is not None and not matches(printed, block.output):
-            pytest.fail(f"the block of line {block.line} printed\n{printed}\nbut the page says\n{block.output}")
+        if block.output is not None and not matches(printed, expected := self._replaced(block.output)):
+            pytest.fail(f"the block of line {block.line} printed\n{printed}\nbut the page says\n{expected}")
 
     def run(self, block: Block) -> str:
         """Does the same, but for what it prints, which is returned."""
         if block.is_excerpt:
             _find(block)
             return ""
-        code = block.code
-        for said, meant in self.replacements.items():
-            code = code.replace(said, meant)
+        code = self._replaced(block.code)
         if block.file is not None:
             (self.folder / block.file).write_text(code)
             return ""
         return self._run(block, code)
+
+    def _replaced(self, text: str) -> str:
+        for said, meant in self.replacements.items():
+            text = text.replace(said, meant)
+        return text
 
     def _run(self, block: Block, code: str) -> str:
         scratch = self.scratch or self.folder
