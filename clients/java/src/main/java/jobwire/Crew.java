@@ -226,14 +226,15 @@ final class Crew {
     private static void tell(String jobId, Settling outcome) {
         if (outcome instanceof Outcome.Failed failed) {
             String how = failed.permanent() ? "failed for good" : "failed";
+            String trace = failed.trace().isEmpty() ? "" : "\n" + failed.trace().stripTrailing();
             LOG.log(
                     WARNING,
-                    "job {0}: {1}: {2}: {3}\n{4}",
+                    "job {0}: {1}: {2}: {3}{4}",
                     jobId,
                     how,
                     failed.type(),
                     failed.message(),
-                    failed.trace());
+                    trace);
         } else {
             String how = outcome instanceof Outcome.Completed ? "completed" : "given back";
             LOG.log(outcome instanceof Outcome.Completed ? DEBUG : INFO, "job {0}: {1}", jobId, how);

@@ -27,6 +27,16 @@ public class JobwireException extends RuntimeException {
         retryAfter = told.retryAfter();
     }
 
+    /**
+     * What a call of the bare stubs failed with, as this class says it.
+     *
+     * @param failure what the stub threw, or told its observer
+     * @param target the address that was called
+     */
+    public static JobwireException from(Throwable failure, String target) {
+        return Errors.from(failure, target);
+    }
+
     /** gRPC's status code. */
     public Status.Code code() {
         return code;

@@ -1,5 +1,6 @@
 package jobwire;
 
+import static java.lang.System.Logger.Level.DEBUG;
 import static java.lang.System.Logger.Level.INFO;
 
 import java.net.InetAddress;
@@ -159,11 +160,15 @@ public final class Worker implements AutoCloseable {
         return life == null ? CompletableFuture.completedFuture(null) : life.ended().copy();
     }
 
-    /** Stops in order, and returns when all is put away. Throws as {@link #run}. */
+    /** Stops in order, and returns when all is put away. Why a worker could not go on, {@link #ended} and the log say. */
     @Override
     public void close() {
         stop();
-        join();
+        try {
+            join();
+        } catch (JobwireException refused) {
+            LOG.log(DEBUG, "ended before it was closed", refused);
+        }
     }
 
     private void join() {
