@@ -189,7 +189,7 @@ class Driver {
 }
 
 /** What a handler throws that fails as a request says. */
-function failure({ type, message = "", permanent, retry_in }: Request): Error {
+function failure({ type = "Failure", message = "", permanent, retry_in }: Request): Error {
   const plain = () => (retry_in == null ? new Error(message) : new RetryIn(retry_in, message));
   const error = permanent ? new FailForGood(message) : plain();
   error.name = type;

@@ -4,7 +4,14 @@
 // replace.
 
 import type { TestContext } from "node:test";
-import { Metadata, Server, ServerCredentials, type ServerWritableStream, status } from "@grpc/grpc-js";
+import {
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  status,
+} from "@grpc/grpc-js";
 import { type Handler, type HandlerOptions, type Logger, Worker, type WorkerOptions } from "jobwire";
 import {
   type AckItem,
@@ -183,6 +190,8 @@ export class ScriptedServer {
   /** Every Ack so far. */
   readonly acks: AckRequest[] = [];
   answerAck: AckAnswer = allApplied;
+  /** How many Acks ended without an answer, as their time was up or the worker left them. */
+  givenUp = 0;
   /** Those that work for it, and are stopped at once when the test ends. */
   readonly workers: Worker[] = [];
   #port = 0;
@@ -201,13 +210,22 @@ export class ScriptedServer {
         this.#streams.push(new Stream(call));
       },
       ack: async (
-        { request }: { request: AckRequest },
+        call: ServerUnaryCall<AckRequest, AckResponse>,
         answer: (failure: Partial<Refusal> | null, response?: AckResponse) => void,
       ) => {
+        const { request } = call;
+        let answered = false;
+        call.on("cancelled", () => {
+          // grpc-js says so of calls that ended well too.
+          if (!answered) this.givenUp += 1;
+        });
         this.acks.push(request);
         try {
-          answer(null, await this.answerAck(request));
+          const response = await this.answerAck(request);
+          answered = true;
+          answer(null, response);
         } catch (refusal) {
+          answered = true;
           answer(refusal as Refusal);
         }
       },

@@ -177,17 +177,25 @@ test("with the server gone for good it ends after its time, and says what could 
   assert.ok(logger.warnings.some((line) => line.includes("could not close session s-1")));
 });
 
-test("an Ack that hangs at the stop does not outlive it", async (t) => {
-  const server = await scripted(t);
-  const held = new Held();
-  const worker = await working(server, held.handle, { stopGrace: 0 });
-  (await server.opened()).deliver(delivery("h-1"));
-  await held.started("h-1");
-  server.answerAck = (request) => (request.closeSession ? allApplied(request) : new Promise(() => {}));
-  held.release("h-1");
-  await server.settled("h-1");
-  await within("its end", worker.stop(), 10);
-  assert.ok(isFarewell(server.acks.at(-1) as AckRequest));
+test("Acks that hang at the stop do not outlive it, nor does a farewell", async (t) => {
+  for (const takesFarewell of [true, false]) {
+    const server = await scripted(t);
+    const held = new Held();
+    const logger = new Lines();
+    const worker = await working(server, held.handle, { stopGrace: 0, logger });
+    (await server.opened()).deliver(delivery("h-1"));
+    await held.started("h-1");
+    server.answerAck = (request) =>
+      request.closeSession && takesFarewell ? allApplied(request) : new Promise(() => {});
+    held.release("h-1");
+    await server.settled("h-1");
+    await within("its end", worker.stop(), 15);
+    assert.ok(server.acks.some(isFarewell));
+    assert.equal(
+      !takesFarewell,
+      logger.warnings.some((line) => line.includes("could not close session s-1")),
+    );
+  }
 });
 
 test("a worker may run again, not twice at once, and not without handlers", async (t) => {
