@@ -1,0 +1,247 @@
+// The channel to Jobwire: its options, and calls that are repeated where that helps.
+//
+// Who and for whom travels as metadata of each call, so that a token works without TLS too (behind a proxy that ends it).
+
+import {
+  type CallOptions,
+  type ChannelCredentials,
+  type ChannelOptions,
+  type ClientReadableStream,
+  credentials,
+  Client as GrpcClient,
+  Metadata,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
+import { errorFromCall, InvalidArgument, JobwireError, Unavailable, whyOf } from "./errors.js";
+import { abortable, pause } from "./pausing.js";
+import { Attempts } from "./retrying.js";
+
+/** How to speak TLS: PEM texts, or their bytes. */
+export interface Tls {
+  /** The authorities that may vouch for the server; left out, those that Node knows. */
+  ca?: string | Uint8Array;
+  /** The client's own certificate, where the server asks for one. */
+  cert?: string | Uint8Array;
+  /** Its private key. */
+  key?: string | Uint8Array;
+}
+
+/** A bearer token, or what returns the one to use; it is asked before each call. */
+export type Token = string | (() => string | Promise<string>);
+
+/** With whom a connection speaks, and as whom. */
+export interface ConnectionOptions {
+  /** True: TLS by the authorities that Node knows. Left out or false: no encryption. */
+  tls?: boolean | Tls | undefined;
+  token?: Token | undefined;
+  /** For whom calls are made: the name in the record of what operators do. */
+  actor?: string | undefined;
+  /** A worker takes `pick_first`, so that its Acks share its stream's connection. */
+  balancing?: "round_robin" | "pick_first" | undefined;
+}
+
+/** A unary call of the contract, such as `QueueServiceService.publish`. */
+export interface UnaryMethod<Request, Response> {
+  path: string;
+  requestSerialize(request: Request): Buffer;
+  responseDeserialize(bytes: Buffer): Response;
+}
+
+/** The options of a channel, with what each is for. */
+export function channelOptions(balancing: "round_robin" | "pick_first"): ChannelOptions {
+  return {
+    // A connection that died without a word is noticed within 40 s, also while no call is under way.
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.keepalive_permit_without_calls": 1,
+    // A restarted server is found within seconds; gRPC's own default grows to two minutes.
+    "grpc.initial_reconnect_backoff_ms": 200,
+    "grpc.max_reconnect_backoff_ms": 3_000,
+    // A name is looked up again when a connection ends, at most this often. With gRPC's own 30 s a client would know no
+    // living replica at the end of a rolling update that is quicker than that.
+    "grpc.dns_min_time_between_resolutions_ms": 1_000,
+    // What is set here holds: no TXT record is asked for another configuration at each look-up.
+    "grpc.service_config_disable_resolution": 1,
+    "grpc.service_config": JSON.stringify({ loadBalancingConfig: [{ [balancing]: {} }] }),
+    // Calls are repeated here, where ids make that safe and the caller's time bounds it.
+    "grpc.enable_retries": 0,
+    // A page of ListJobs is the largest answer; requests stay below 4 MiB by the contract.
+    "grpc.max_receive_message_length": 64 * 1024 * 1024,
+    "grpc.max_send_message_length": 4 * 1024 * 1024,
+    // So much of a stream may be on its way unread: with HTTP/2's own 64 KiB a group of deliveries takes many round trips.
+    "grpc-node.flow_control_window": 1024 * 1024,
+  };
+}
+
+/** One channel. The connection is made with the first call, and again whenever it breaks. */
+export class Connection {
+  readonly target: string;
+  readonly #client: GrpcClient;
+  readonly #token: Token | undefined;
+  readonly #actor: string | undefined;
+  #why: string | undefined;
+
+  constructor(target: string, { tls, token, actor, balancing = "round_robin" }: ConnectionOptions = {}) {
+    this.target = checkedTarget(target);
+    this.#token = token;
+    this.#actor = actor;
+    this.#client = new GrpcClient(target, credentialsFrom(tls), channelOptions(balancing));
+  }
+
+  /** Makes a call, repeated with growing pauses within `timeout` seconds; rejects with a JobwireError. */
+  async call<Request, Response>(
+    method: UnaryMethod<Request, Response>,
+    request: Request,
+    timeout: number,
+    signal?: AbortSignal,
+  ): Promise<Response> {
+    const attempts = new Attempts(timeout);
+    for (;;) {
+      try {
+        return await this.attempt(method, request, attempts.timeout(), signal);
+      } catch (error) {
+        if (!(error instanceof JobwireError)) {
+          throw error;
+        }
+        await pause(attempts.pauseAfter(error), signal);
+      }
+    }
+  }
+
+  /** Makes a call once; rejects with a JobwireError, or with the reason of a signal that is aborted. */
+  async attempt<Request, Response>(
+    method: UnaryMethod<Request, Response>,
+    request: Request,
+    timeout: number,
+    signal?: AbortSignal,
+  ): Promise<Response> {
+    const deadline = Date.now() + timeout * 1000;
+    const metadata = await this.#metadata();
+    return abortable<Response>(signal, (resolve, reject) => {
+      const call = this.#client.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        metadata,
+        { deadline },
+        (failure, response) => {
+          if (failure) {
+            reject(this.failed(failure));
+          } else {
+            resolve(response as Response);
+          }
+        },
+      );
+      return () => call.cancel();
+    });
+  }
+
+  /** Makes a call that is answered by a stream; what goes wrong with that is for `failed`. */
+  async stream<Request, Response>(
+    method: UnaryMethod<Request, Response>,
+    request: Request,
+    options: CallOptions = {},
+  ): Promise<ClientReadableStream<Response>> {
+    const metadata = await this.#metadata();
+    return this.#client.makeServerStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      metadata,
+      options,
+    );
+  }
+
+  /** Turns the failure of a call over this connection into an error of ours. */
+  failed(failure: ServiceError): JobwireError {
+    // grpc-js forgets why it has no connection whenever it looks the name up again.
+    if (failure.code === status.UNAVAILABLE && whyOf(failure.details) !== "") {
+      this.#why = whyOf(failure.details);
+    }
+    return errorFromCall(failure, this.target, this.#why);
+  }
+
+  /** Closes the channel; what is under way is cancelled. */
+  close(): void {
+    this.#client.close();
+  }
+
+  async #metadata(): Promise<Metadata> {
+    const metadata = new Metadata();
+    if (this.#actor !== undefined) {
+      metadata.set("x-jobwire-actor", ascii(this.#actor));
+    }
+    if (this.#token) {
+      setToken(metadata, typeof this.#token === "string" ? this.#token : await given(this.#token));
+    }
+    return metadata;
+  }
+}
+
+/** What grpc-js would take for a strange name, and look up until the time is over. */
+function checkedTarget(target: string): string {
+  if (typeof target !== "string" || target === "" || /^https?:/i.test(target)) {
+    throw new InvalidArgument(
+      `target: host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051, not ${JSON.stringify(target)}`,
+    );
+  }
+  return target;
+}
+
+function credentialsFrom(tls: boolean | Tls | undefined): ChannelCredentials {
+  if (!tls) {
+    return credentials.createInsecure();
+  }
+  const { ca, cert, key } = tls === true ? ({} as Tls) : tls;
+  try {
+    return credentials.createSsl(pem(ca), pem(key), pem(cert));
+  } catch (error) {
+    throw new InvalidArgument(`tls: ${(error as Error).message}; ca, cert and key are PEM texts, not names of files`, {
+      cause: error,
+    });
+  }
+}
+
+function pem(text: string | Uint8Array | undefined): Buffer | null {
+  if (text === undefined) {
+    return null;
+  }
+  const bytes = Buffer.from(text as string);
+  // An authority that is none would be passed over in silence.
+  if (!bytes.includes("-----BEGIN")) {
+    throw new Error("no PEM text");
+  }
+  return bytes;
+}
+
+async function given(token: () => string | Promise<string>): Promise<string> {
+  try {
+    return await token();
+  } catch (error) {
+    // Repeated like a server that is away: what hands out tokens may be back soon.
+    const why = error instanceof Error ? error.message : String(error);
+    throw new Unavailable(`no token: the function that returns it failed (${why})`, { cause: error });
+  }
+}
+
+function setToken(metadata: Metadata, token: string): void {
+  if (typeof token !== "string" || token === "") {
+    throw new InvalidArgument(
+      `token: a text, or a function that returns one, not ${token === "" ? "none" : typeof token}`,
+    );
+  }
+  try {
+    metadata.set("authorization", `Bearer ${token}`);
+  } catch {
+    // gRPC's own words would repeat the token, and end in a log.
+    throw new InvalidArgument("token: it holds what no HTTP header may, such as a line's end: trim it");
+  }
+}
+
+/** Metadata is ASCII. */
+function ascii(text: string): string {
+  return text.replace(/[^\x20-\x7e]/g, "?");
+}

@@ -1,0 +1,88 @@
+// What a session is to the server, as far as the worker knows. No I/O; all times are seconds of the monotonic clock.
+
+import type { SessionOpened } from "./generated/jobwire/v1/queue_service.js";
+import { now } from "./retrying.js";
+import { Flag } from "./waiting.js";
+import { fromDuration } from "./wire.js";
+
+/** How long the first event of a stream may take, in seconds. */
+const OPENING_TIME = 10;
+
+/** The identity, terms and signs of life of one session. */
+export class Standing {
+  /** The session; empty if there is none. */
+  id = "";
+  /** The number of the last Subscribe that was made for it. */
+  epoch = 0;
+  /** The last event received on the present stream. */
+  lastSequence = 0;
+  /** The job ids of the deliveries whose settling Ack has not been answered, by handle: nothing else may be named in a resume. */
+  readonly held = new Map<string, string>();
+  /** The credits that the server was told of last. */
+  toldCredits = 0;
+  /** Raised when the terms change, so that whoever sleeps until a time reckoned from them looks again. */
+  readonly changed = new Flag();
+  #grace = 0;
+  #opened = false;
+  #lastEvent = 0;
+  #lastSign = 0;
+
+  /** A new Subscribe is about to be made. */
+  subscribing(creditsTold: number): void {
+    this.lastSequence = 0;
+    this.toldCredits = creditsTold;
+    this.#opened = false;
+    this.#lastEvent = now();
+    if (this.id) this.epoch += 1;
+    this.changed.raise();
+  }
+
+  /** The stream is open under these terms. */
+  opened(opened: SessionOpened): void {
+    this.id = opened.sessionId;
+    this.epoch = Math.max(this.epoch, opened.epoch);
+    this.#grace = Math.max(fromDuration(opened.resumeGrace), 3 * fromDuration(opened.heartbeatInterval));
+    this.#opened = true;
+    this.changed.raise();
+  }
+
+  /** The server goes away, and waits so many seconds for a resume. */
+  draining(resumeWithin: number): void {
+    this.#grace = resumeWithin;
+    this.changed.raise();
+  }
+
+  /** An event arrived. */
+  event(sequence: number): void {
+    this.lastSequence = sequence;
+    this.#lastEvent = now();
+    this.sign();
+  }
+
+  /** The server gave a sign of life. */
+  sign(): void {
+    this.#lastSign = now();
+  }
+
+  /** The session is over. */
+  lost(): void {
+    this.id = "";
+    this.epoch = 0;
+    this.lastSequence = 0;
+    this.held.clear();
+  }
+
+  /** When a stream that brought no event until then is dead: after two thirds of the grace that holds. */
+  get eventDue(): number {
+    return this.#lastEvent + (this.#opened ? this.#silence : OPENING_TIME);
+  }
+
+  /** When handlers are stopped if nothing was heard of the server until then. */
+  get signDue(): number {
+    return this.#lastSign + this.#silence;
+  }
+
+  get #silence(): number {
+    return (this.#grace * 2) / 3;
+  }
+}

@@ -1,0 +1,98 @@
+// Between JavaScript values and what travels: JSON text, spans, points in time, ids.
+//
+// Spans are numbers of seconds everywhere, points in time are Dates.
+
+import { uuidv7 } from "uuidv7";
+import type { Duration } from "./generated/google/protobuf/duration.js";
+
+/** The largest payload or output that any queue can allow, in bytes. */
+export const MAX_DATA_BYTES = 512 * 1024;
+
+/** The largest checkpoint, in bytes. */
+export const MAX_CHECKPOINT_BYTES = 64 * 1024;
+
+/** What one Publish or Ack call may carry in all, less its own frame, in bytes. */
+export const MAX_CALL_BYTES = 3 * 1024 * 1024 - 4096;
+
+/** How many jobs or statements one Publish or Ack call may carry. */
+export const MAX_CALL_ITEMS = 1000;
+
+/** The longest span that protobuf's Duration takes: ten thousand years. */
+const MAX_SPAN = 315_576_000_000;
+
+/** A payload, an output or a checkpoint is larger than is ever allowed. */
+export class TooLargeError extends Error {}
+
+/** Returns a new UUID of version 7: unique anywhere, and sorted by time. */
+export function newJobId(): string {
+  return uuidv7();
+}
+
+/**
+ * Returns `value` as JSON text of at most `limit` bytes. As with JSON.stringify, NaN becomes null and undefined fields are left
+ * out; `undefined` itself is `null`. Throws an Error, with advice, for what JSON or Jobwire cannot carry.
+ */
+export function toJson(value: unknown, limit: number = MAX_DATA_BYTES): string {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value === undefined ? null : value);
+  } catch (error) {
+    if (error instanceof RangeError) {
+      throw new Error("not JSON: nested too deeply; at most 64 levels are taken", { cause: error });
+    }
+    const what = error instanceof Error ? error.message.split("\n", 1)[0] : String(error);
+    throw new Error(`not JSON: ${what}; no BigInt, no value that contains itself`, { cause: error });
+  }
+  if (text === undefined) {
+    throw new Error(`not JSON: a ${typeof value}; give an object, an array, a string, a number, a boolean or null`);
+  }
+  const size = Buffer.byteLength(text);
+  if (size > limit) {
+    throw new TooLargeError(
+      `${size} bytes of JSON, but at most ${limit} are taken: store the content elsewhere (object storage, a table) and send its key`,
+    );
+  }
+  return text;
+}
+
+/** Decodes JSON text; the empty text, which means that nothing was given, is null. */
+export function fromJson(text: string): unknown {
+  return text === "" ? null : JSON.parse(text);
+}
+
+/** Makes any string one that travels: well-formed Unicode without NUL, at most `limit` characters. */
+export function cleanText(text: string, limit: number): string {
+  let characters = 0;
+  let end = 0;
+  while (end < text.length && characters < limit) {
+    // A pair of surrogates is one character.
+    end += (text.codePointAt(end) ?? 0) > 0xffff ? 2 : 1;
+    characters += 1;
+  }
+  // What is half a pair, the encoder writes as U+FFFD.
+  return text.slice(0, end).replaceAll("\0", "\uFFFD");
+}
+
+/** Turns seconds into a protobuf Duration; throws an Error for what is no finite span. */
+export function toDuration(span: number): Duration {
+  if (typeof span !== "number" || !(Math.abs(span) <= MAX_SPAN)) {
+    throw new Error(`${String(span)} is no span of time: give a number of seconds`);
+  }
+  // To the microsecond: what is finer is the noise of a binary fraction.
+  const micros = Math.round((span % 1) * 1e6);
+  const seconds = Math.trunc(span) + Math.trunc(micros / 1e6);
+  return { seconds, nanos: (micros % 1_000_000) * 1000 };
+}
+
+/** Returns a protobuf Duration as seconds; what is absent is no time at all. */
+export function fromDuration(duration: Duration | undefined): number {
+  return duration === undefined ? 0 : duration.seconds + duration.nanos / 1e9;
+}
+
+/** Checks that a Date is one; throws an Error for `new Date("nonsense")` and for what is no Date. */
+export function checkedDate(moment: Date): Date {
+  if (!(moment instanceof Date) || Number.isNaN(moment.getTime())) {
+    throw new Error(`${String(moment)} is no point in time: give a Date`);
+  }
+  return moment;
+}

@@ -1,0 +1,112 @@
+// What the tests of publishing share: the real server, and a relay before it that counts calls, holds them up and loses answers.
+
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import type { TestContext } from "node:test";
+import {
+  credentials,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  type ServiceError,
+  type sendUnaryData,
+} from "@grpc/grpc-js";
+import { Client, type ClientOptions } from "jobwire";
+import {
+  type GetJobRequest,
+  type GetJobResponse,
+  type PublishRequest,
+  type PublishResponse,
+  QueueServiceClient,
+  QueueServiceService,
+} from "jobwire/v1";
+
+/** The address of the server under test. */
+export const SERVER = process.env.JOBWIRE_SERVER ?? "";
+assert.notEqual(SERVER, "", "JOBWIRE_SERVER must name a running server, such as 127.0.0.1:50051");
+
+/** A queue that no other test has. */
+export function freshQueue(): string {
+  return `node-${randomUUID()}`;
+}
+
+/** A client that is closed after the test. */
+export function connected(t: TestContext, target = SERVER, options: ClientOptions = {}): Client {
+  const client = new Client(target, { timeout: 30, ...options });
+  t.after(() => client.close());
+  return client;
+}
+
+/** Stands before the real server, and hands every call on. */
+export class Relay {
+  /** The address to call. */
+  target = "";
+  /** Publish calls that arrived here, in their order. */
+  readonly publishes: PublishRequest[] = [];
+  /** What each call brought along. */
+  readonly tokens: unknown[] = [];
+  /** Run before a Publish call is handed on; what it throws is the answer. */
+  before: (request: PublishRequest) => Promise<void> | void = () => {};
+  /** Run when the server has answered a Publish call; what it throws is the answer. */
+  after: (request: PublishRequest) => Promise<void> | void = () => {};
+  /** Run before a GetJob call is handed on; what it throws is the answer. */
+  beforeGet: () => void = () => {};
+  readonly #server = new Server({ "grpc.max_receive_message_length": -1 });
+  readonly #client = new QueueServiceClient(SERVER, credentials.createInsecure());
+
+  async start(security = ServerCredentials.createInsecure()): Promise<void> {
+    this.#server.addService(QueueServiceService, {
+      publish: this.#handler<PublishRequest, PublishResponse>(async (request) => {
+        this.publishes.push(request);
+        await this.before(request);
+        const response = await this.#ask<PublishResponse>((answer) => this.#client.publish(request, answer));
+        await this.after(request);
+        return response;
+      }),
+      getJob: this.#handler<GetJobRequest, GetJobResponse>(async (request) => {
+        this.beforeGet();
+        return this.#ask<GetJobResponse>((answer) => this.#client.getJob(request, answer));
+      }),
+    });
+    const port = await new Promise<number>((resolve, reject) =>
+      this.#server.bindAsync("127.0.0.1:0", security, (error, port) => (error ? reject(error) : resolve(port))),
+    );
+    this.target = `localhost:${port}`;
+  }
+
+  stop(): void {
+    this.#server.forceShutdown();
+    this.#client.close();
+  }
+
+  #ask<Response>(call: (answer: (error: ServiceError | null, response: Response) => void) => void): Promise<Response> {
+    return new Promise((resolve, reject) => call((error, response) => (error ? reject(error) : resolve(response))));
+  }
+
+  #handler<Request, Response>(handle: (request: Request) => Promise<Response>) {
+    return (call: ServerUnaryCall<Request, Response>, answer: sendUnaryData<Response>) => {
+      this.tokens.push(call.metadata.get("authorization")[0]);
+      handle(call.request).then(
+        (response) => answer(null, response),
+        ({ code, details, metadata }) => answer({ code, details, metadata }),
+      );
+    };
+  }
+}
+
+/** A relay that is stopped after the test. */
+export async function relayed(t: TestContext, security?: ServerCredentials): Promise<Relay> {
+  const relay = new Relay();
+  await relay.start(security);
+  t.after(() => relay.stop());
+  return relay;
+}
+
+/** A door that is shut until it is opened. */
+export function door(): { open: () => void; passed: Promise<void> } {
+  let open = () => {};
+  const passed = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { open, passed };
+}
