@@ -24,7 +24,9 @@ export interface Config {
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const databaseUrl = env.DATABASE_URL;
   if (!databaseUrl) {
-    throw new Error("DATABASE_URL is not set: it names the application's PostgreSQL, postgresql://user:password@host/db");
+    throw new Error(
+      "DATABASE_URL is not set: it names the application's PostgreSQL, postgresql://user:password@host/db",
+    );
   }
   const store = env.STORE ?? "pg";
   if (store !== "pg" && store !== "prisma") {

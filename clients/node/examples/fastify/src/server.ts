@@ -31,6 +31,14 @@ app.register(screeningRoutes, { store, judge: wordJudge(config.judgeSeconds) });
 app.get("/", async (_request, reply) =>
   reply.type("text/html").send(await readFile(new URL("../public/index.html", import.meta.url))),
 );
+let closing = false;
+app.addHook("preClose", async () => {
+  closing = true;
+});
+app.addHook("onSend", async (_request, reply) => {
+  // Otherwise the client would keep the connection for a next request, and the server would wait for its end.
+  if (closing) reply.header("connection", "close");
+});
 app.addHook("onClose", async () => {
   await client.close();
   await store.close();

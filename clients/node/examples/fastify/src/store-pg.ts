@@ -21,11 +21,11 @@ export class PgStore implements Store {
     const id = randomUUID();
     const data: ScreeningData = { screening_id: id };
     return this.#transaction(async (client) => {
-      const published = await client.query<{ job_id: string }>("SELECT jobwire.publish($1, $2::jsonb) AS job_id", [
+      const published = await client.query("SELECT jobwire.publish($1, $2::jsonb) AS job_id", [
         SCREENINGS,
         JSON.stringify(data),
       ]);
-      const jobId = published.rows[0]!.job_id;
+      const [{ job_id: jobId }] = published.rows as [{ job_id: string }];
       await client.query("INSERT INTO screening (id, name, criteria, items, job_id) VALUES ($1, $2, $3, $4, $5)", [
         id,
         name,

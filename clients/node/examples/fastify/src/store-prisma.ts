@@ -21,9 +21,8 @@ export class PrismaStore implements Store {
     const data: ScreeningData = { screening_id: id };
     try {
       return await this.#prisma.$transaction(async (tx) => {
-        const published = await tx.$queryRaw<{ job_id: string }[]>`
+        const [{ job_id: jobId }] = await tx.$queryRaw<[{ job_id: string }]>`
           SELECT jobwire.publish(${SCREENINGS}, ${JSON.stringify(data)}::jsonb) AS job_id`;
-        const jobId = published[0]!.job_id;
         await tx.screening.create({ data: { id, name, criteria: json(criteria), items: json(items), jobId } });
         return { id, jobId, name, criteria, items };
       });

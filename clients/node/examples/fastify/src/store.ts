@@ -1,9 +1,9 @@
 // What the application keeps in its database, and its two implementations: store-pg.ts and store-prisma.ts. Take the one
 // whose library you use.
 
+import type { Config } from "./config.js";
 import type { Criteria, Item, Judgement } from "./judge.js";
 import type { Decision } from "./screening.js";
-import type { Config } from "./config.js";
 
 export interface NewScreening {
   /** Unique among all screenings. */

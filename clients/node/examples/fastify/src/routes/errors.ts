@@ -20,7 +20,10 @@ export function errorHandler(error: FastifyError, request: FastifyRequest, reply
   } else if (PASSING.some((kind) => error instanceof kind)) {
     request.log.warn(error.message);
     const seconds = Math.ceil((error as Unavailable).retryAfter ?? RETRY_SECONDS);
-    reply.code(503).header("retry-after", seconds).send({ error: "This takes no work at the moment; please try again." });
+    reply
+      .code(503)
+      .header("retry-after", seconds)
+      .send({ error: "This takes no work at the moment; please try again." });
   } else if (error.statusCode !== undefined && error.statusCode < 500) {
     reply.code(error.statusCode).send({ error: error.message });
   } else {

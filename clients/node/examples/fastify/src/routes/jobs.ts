@@ -41,7 +41,8 @@ export async function jobRoutes(app: FastifyInstance, { client }: { client: Clie
         clearInterval(beat);
         stream.end();
       });
-    return reply.header("cache-control", "no-store").type("text/event-stream").send(stream);
+    // Each stream has a connection of its own, so that its end is the end of both.
+    return reply.headers({ "cache-control": "no-store", connection: "close" }).type("text/event-stream").send(stream);
   });
 }
 
