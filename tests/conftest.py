@@ -26,13 +26,24 @@ from jobwire_server.embedded import EmbeddedPostgres
 from jobwire_server.store import archive, migrate
 from jobwire_server.store.database import Database
 
+# What scenarios assert is explained like what tests assert.
+pytest.register_assert_rewrite("tests.conformance.scenarios")
+
 LONG = os.environ.get("JOBWIRE_LONG_TESTS") == "1"
 """Whether what takes minutes is wanted too."""
 
 long = pytest.mark.skipif(not LONG, reason="takes minutes: JOBWIRE_LONG_TESTS=1 runs it")
 
 
-_LONGEST = ("system/test_postgres_versions", "faults/test_pooler", "model/", "deploy/", "chaos/test_chaos", "system/")
+_LONGEST = (
+    "system/test_postgres_versions",
+    "faults/test_pooler",
+    "model/",
+    "deploy/",
+    "chaos/test_chaos",
+    "system/",
+    "conformance/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,8 @@ from typing import Self
 import structlog
 
 from jobwire_server import __version__
+from jobwire_server.api import certificate
+from jobwire_server.api.bearers import Bearers
 from jobwire_server.api.server import GrpcServer
 from jobwire_server.broker.broker import Broker, SchemaMismatch
 from jobwire_server.broker.terms import BrokerTerms
@@ -39,16 +41,22 @@ log = structlog.get_logger(__name__)
 
 
 class Server:
-    """One replica; an async context manager that listens inside it. Raises OSError if an address cannot be had."""
+    """One replica; an async context manager that listens inside it.
+
+    Raises OSError if an address cannot be had, or a file that the settings name cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        cert, key = settings.tls_cert, settings.tls_key
+        tls = None if cert is None or key is None else certificate.credentials(cert, key)
+        bearers = Bearers(settings.tokens_file) if settings.tokens_file is not None else None
         self._database = Database(
             settings.database_url.get_secret_value(), schema=settings.schema_name, pool_size=settings.pool_size
         )
         self._broker = Broker(self._database, _terms(settings))
         registry = build_registry(self._broker.stats, self._database.pool_stats)
-        self._grpc = GrpcServer(self._broker, CallMetrics(registry), settings.listen)
+        self._grpc = GrpcServer(self._broker, CallMetrics(registry), settings.listen, tls=tls, bearers=bearers)
         host, port = _split(settings.http_listen)
         self._http = HttpServer(build_app(self._not_ready, registry), host.strip("[]"), port)
         self._stack = AsyncExitStack()
@@ -157,8 +165,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
 async def serve(settings: Settings, on_serving: Callable[[Server], None]) -> None:
     """Serves until SIGTERM or SIGINT, and stops in order; at once after a second signal.
 
-    `on_serving` is told when calls are served. Raises OSError if an address cannot be had, SchemaMismatch if the
-    database's schema is not one to serve.
+    `on_serving` is told when calls are served. Raises OSError if an address cannot be had or a file cannot be used,
+    SchemaMismatch if the database's schema is not one to serve.
     """
     asked, hurry = asyncio.Event(), asyncio.Event()
 

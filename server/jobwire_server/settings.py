@@ -10,15 +10,16 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "JOBWIRE_"
 
-_CLIENT_VARIABLES = frozenset({"JOBWIRE_SERVER", "JOBWIRE_ACTOR"})
+_CLIENT_VARIABLES = frozenset({"JOBWIRE_SERVER", "JOBWIRE_ACTOR", "JOBWIRE_TOKEN", "JOBWIRE_CA_FILE"})
 """Ours too, but read by those who call the server."""
 
 _DATABASE_VARIABLES = ("JOBWIRE_DATABASE_URL", "DATABASE_URL")
@@ -66,7 +67,21 @@ def _database_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _named(path: object) -> object:
+    # An empty path would be that of the folder; and left out by mistake, a file of tokens would leave the door open.
+    if path == "":
+        raise PydanticCustomError("path", "must be the path of a file; leave the variable out if there is none")
+    return path
+
+
+def _pair(key: Path | None, info: ValidationInfo) -> Path | None:
+    if "tls_cert" in info.data and (key is None) != (info.data["tls_cert"] is None):
+        raise PydanticCustomError("pair", "must be set together with JOBWIRE_TLS_CERT, both or none")
+    return key
+
+
 Address = Annotated[str, AfterValidator(_address)]
+File = Annotated[Path, BeforeValidator(_named)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -92,6 +107,13 @@ class Settings(BaseSettings):
     """Where gRPC is served. Port 0: a free one."""
     http_listen: Address = "127.0.0.1:8080"
     """Where /livez, /readyz and /metrics are served. Port 0: a free one."""
+
+    tls_cert: File | None = None
+    """The certificate of the gRPC port, with its chain, as a PEM file; read again when it is renewed. None: no TLS."""
+    tls_key: Annotated[File | None, AfterValidator(_pair)] = Field(default=None, validate_default=True)
+    """Its private key, as a PEM file without a password."""
+    tokens_file: File | None = None
+    """The tokens of those who may call, a line `NAME TOKEN` each; read again when it changes. None: everybody may."""
 
     create_queues: bool = True
     """Whether Publish and Subscribe create queues that do not exist."""

@@ -221,6 +221,10 @@ class Proxy:
         """How many bytes have gone through."""
         return self._ways[direction].bytes
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Pass new connections on to another address."""
+        self._upstream = host, port
+
     # What can go wrong.
 
     def cut(self) -> None:

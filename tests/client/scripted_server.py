@@ -84,19 +84,28 @@ class Stream:
         self._writing = asyncio.Lock()
         self._over: asyncio.Future[RefusalError | None] = asyncio.get_running_loop().create_future()
 
-    async def send(self, **event: Any) -> int:
-        """Send an event; returns its sequence."""
+    async def send(self, unknown: bytes = b"", **event: Any) -> int:
+        """Send an event, with fields that the contract does not know as they travel; returns its sequence."""
         async with self._writing:
             self._sequence += 1
-            await self._context.write(pb.SubscribeResponse(sequence=self._sequence, **event))
+            response = pb.SubscribeResponse(sequence=self._sequence, **event)
+            response.MergeFromString(unknown)
+            await self._context.write(response)
             return self._sequence
 
     async def open(
-        self, session: str = "s-1", *, heartbeat: float = 5.0, grace: float = 15.0, lost: Sequence[str] = ()
+        self,
+        session: str = "s-1",
+        *,
+        heartbeat: float = 5.0,
+        grace: float = 15.0,
+        lost: Sequence[str] = (),
+        unknown: bytes = b"",
     ) -> None:
         """Say `opened`, as a resume does where the client asked for one."""
         resume = self.request.HasField("resume")
         await self.send(
+            unknown,
             opened=pb.SessionOpened(
                 session_id=self.request.resume.session_id if resume else session,
                 epoch=self.request.resume.epoch if resume else 1,
@@ -105,7 +114,7 @@ class Stream:
                 max_in_flight=self.request.max_in_flight,
                 heartbeat_interval=seconds(heartbeat),
                 resume_grace=seconds(grace),
-            )
+            ),
         )
 
     async def deliver(self, *deliveries: pb.Delivery) -> int:

@@ -124,6 +124,20 @@ class WorkerProcess(Process):
         return [words[1] for words in self.lines() if words[0] == "done"]
 
 
+def replica(dsn: str, schema: str, log: Path, **settings: object) -> ServerProcess:
+    """A server on two free ports, not started yet; the settings are those of the environment, in lower case."""
+    port, http_port = free_port(), free_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("JOBWIRE_")} | {
+        "JOBWIRE_DATABASE_URL": dsn,
+        "JOBWIRE_SCHEMA": schema,
+        "JOBWIRE_LISTEN": f"127.0.0.1:{port}",
+        "JOBWIRE_HTTP_LISTEN": f"127.0.0.1:{http_port}",
+        "JOBWIRE_LOG_FORMAT": "json",
+        **{f"JOBWIRE_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+    return ServerProcess([sys.executable, "-m", "jobwire_server", "serve"], env, log, port=port, http_port=http_port)
+
+
 @pytest.fixture
 def server(postgres: Postgres, schema: str, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts replicas on the test's schema; they are stopped after the test."""
@@ -133,17 +147,7 @@ def server(postgres: Postgres, schema: str, tmp_path: Path) -> Iterator[Callable
         def start(*, wait: bool = True, dsn: str = postgres.dsn, **settings: object) -> ServerProcess:
             nonlocal count
             count += 1
-            port, http_port = free_port(), free_port()
-            env = {name: value for name, value in os.environ.items() if not name.startswith("JOBWIRE_")} | {
-                "JOBWIRE_DATABASE_URL": dsn,
-                "JOBWIRE_SCHEMA": schema,
-                "JOBWIRE_LISTEN": f"127.0.0.1:{port}",
-                "JOBWIRE_HTTP_LISTEN": f"127.0.0.1:{http_port}",
-                "JOBWIRE_LOG_FORMAT": "json",
-                **{f"JOBWIRE_{name.upper()}": str(value) for name, value in settings.items()},
-            }
-            command = [sys.executable, "-m", "jobwire_server", "serve"]
-            process = ServerProcess(command, env, tmp_path / f"server-{count}.log", port=port, http_port=http_port)
+            process = replica(dsn, schema, tmp_path / f"server-{count}.log", **settings)
             process.start(wait=wait)
             stack.callback(process.stop)
             return process

@@ -59,6 +59,9 @@ def test_every_setting_can_be_set_in_the_environment(monkeypatch: pytest.MonkeyP
         "migrate": "false",
         "listen": "[::1]:1",
         "http_listen": "0.0.0.0:2",
+        "tls_cert": "/run/tls/tls.crt",
+        "tls_key": "/run/tls/tls.key",
+        "tokens_file": "/run/tokens",
         "create_queues": "no",
         "max_sessions": "3",
         "max_publishing_mb": "4",
@@ -91,7 +94,7 @@ def test_every_setting_is_documented() -> None:
         ("JOBWIRE_POOLSIZE", "did you mean JOBWIRE_POOL_SIZE?"),
         ("JOBWIRE_DATABASE_URI", "did you mean JOBWIRE_DATABASE_URL?"),
         ("jobwire_lissten", "did you mean JOBWIRE_LISTEN?"),
-        ("JOBWIRE_XYZZY", "there are JOBWIRE_… ACTOR, CANCEL_GRACE, CREATE_QUEUES, "),
+        ("JOBWIRE_XYZZY", "there are JOBWIRE_… ACTOR, CANCEL_GRACE, CA_FILE, CREATE_QUEUES, "),
     ],
 )
 def test_an_unknown_variable_is_refused_with_the_nearest_known_one(
@@ -104,10 +107,18 @@ def test_an_unknown_variable_is_refused_with_the_nearest_known_one(
     assert advice in message
 
 
-def test_the_variable_of_the_clients_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variables_of_the_clients_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", URL)
-    monkeypatch.setenv("JOBWIRE_SERVER", "127.0.0.1:50051")
-    load_settings()
+    for name in ("SERVER", "ACTOR", "TOKEN", "CA_FILE"):
+        monkeypatch.setenv(f"JOBWIRE_{name}", "127.0.0.1:50051")
+    assert "127.0.0.1:50051" not in {str(value) for value in load_settings(listen="[::1]:1").model_dump().values()}
+
+
+@pytest.mark.parametrize("variable", ["JOBWIRE_TLS_CERT", "JOBWIRE_TLS_KEY"])
+def test_a_certificate_and_its_key_go_together(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv(variable, "/run/tls/one.pem")
+    assert refusal().startswith("JOBWIRE_TLS_KEY: must be set together with JOBWIRE_TLS_CERT, both or none; got ")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +137,7 @@ def test_the_variable_of_the_clients_is_known(monkeypatch: pytest.MonkeyPatch) -
         ("JOBWIRE_OWNER_GRACE", "nan", "finite number"),
         ("JOBWIRE_OWNER_GRACE", "-1", "greater than or equal to 1"),
         ("JOBWIRE_POLL_INTERVAL", "0", "greater than or equal to 0.05"),
+        ("JOBWIRE_TOKENS_FILE", "", "must be the path of a file; leave the variable out if there is none"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable_the_rule_and_the_value(

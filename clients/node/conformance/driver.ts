@@ -1,7 +1,7 @@
 // The Node client's driver for the conformance suite: does what a line of standard input says, by the public API.
 //
-// tests/conformance/README.md describes the lines. Always holds: an answer for each request, whatever it asked; nothing but lines of JSON on standard
-// output.
+// tests/conformance/README.md describes the lines. Always holds: an answer for each request, whatever it asked; nothing but
+// lines of JSON on standard output.
 
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
@@ -14,6 +14,7 @@ import {
   type JobInfo,
   JobwireError,
   type Logger,
+  NotFound,
   ReleaseJob,
   RetryIn,
   Worker,
@@ -182,13 +183,13 @@ class Driver {
 
   #run(request: Request): Run {
     const run = this.#runs.get(request.job_id);
-    if (run === undefined) throw new Error(`no handler of job ${request.job_id} runs`);
+    if (run === undefined) throw new NotFound(`no handler of job ${request.job_id} runs`);
     return run;
   }
 }
 
 /** What a handler throws that fails as a request says. */
-function failure({ type, message = "", permanent, retry_in }: Request): Error {
+function failure({ type = "Failure", message = "", permanent, retry_in }: Request): Error {
   const plain = () => (retry_in == null ? new Error(message) : new RetryIn(retry_in, message));
   const error = permanent ? new FailForGood(message) : plain();
   error.name = type;

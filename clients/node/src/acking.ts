@@ -1,9 +1,9 @@
 // Says what became of deliveries, in as few calls as the network makes of them.
 //
-// One call with statements is on its way at a time; what gathers meanwhile goes into the next. A settling statement stays here until it is answered,
-// whatever breaks in between: the stream, the server, the session itself. Heartbeats are answered by calls of their own, which no slow statement can
-// hold up. A statement on a job that somebody else has locked in the database is found among its neighbours, and repeated apart from them until the
-// lock is gone.
+// One call with statements is on its way at a time; what gathers meanwhile goes into the next. A settling statement stays here
+// until it is answered, whatever breaks in between: the stream, the server, the session itself. Heartbeats are answered by
+// calls of their own, which no slow statement can hold up. A statement on a job that somebody else has locked in the database
+// is found among its neighbours, and repeated apart from them until the lock is gone.
 
 import type { Connection } from "./connection.js";
 import { Aborted, InternalError, InvalidArgument, JobwireError, ResourceExhausted } from "./errors.js";
@@ -104,7 +104,7 @@ export class Acker {
 
   /** Reports that a delivery still runs. Done when that is answered, or of no interest any more. */
   extend(handle: string, { progress, expireIn }: { progress?: Progress; expireIn?: number }): Promise<void> {
-    if (this.#settlings.has(handle)) return Promise.resolve();
+    if (this.#settlings.has(handle) || this.#over.up) return Promise.resolve();
     const before = this.#extensions.get(handle);
     const said: Extend = { ...before?.said };
     // A word without a checkpoint does not take back one that waits.
@@ -209,9 +209,11 @@ export class Acker {
     return this.#locked.size === 0 ? undefined : Math.min(...this.#locked.values()) - now();
   }
 
-  /** What goes into the next call. It is not taken away here: only an answer does that.
+  /**
+   * What goes into the next call. It is not taken away here: only an answer does that.
    *
-   * Locked statements go alone, and in turn with what the others have to say. */
+   * Locked statements go alone, and in turn with what the others have to say.
+   */
   #gathered(): AckItem[] {
     const group = this.#group();
     if (this.#locked.size > 0 && (this.#turnOfLocked || group.length === 0)) {

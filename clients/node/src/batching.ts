@@ -1,7 +1,7 @@
 // Gathers the jobs of a queue for a handler that takes several at once.
 //
-// To the rest of the worker each job is a run of its own, from its delivery to its outcome: it is cancelled, reported on and settled without regard to
-// its neighbours. Only the handler sees them together.
+// To the rest of the worker each job is a run of its own, from its delivery to its outcome: it is cancelled, reported on and
+// settled without regard to its neighbours. Only the handler sees them together.
 
 import type { Progress } from "./generated/jobwire/v1/job.js";
 import type { Delivery } from "./generated/jobwire/v1/queue_service.js";
@@ -16,8 +16,10 @@ import { after, Flag, firstOf } from "./waiting.js";
 /** How long a handler that has settled all its jobs may take to end when the worker stops, in seconds. */
 const TIME_TO_END = 2;
 
-/** A function that runs several jobs at once, and settles each on its own. `signal` is aborted when all that it has not settled is to stop, so that it
- * has nothing left to do. */
+/**
+ * A function that runs several jobs at once, and settles each on its own. `signal` is aborted when all that it has not settled
+ * is to stop, so that it has nothing left to do.
+ */
 export type BatchHandler<Data = unknown, Output = unknown> = (
   jobs: BatchJob<Data, Output>[],
   signal: AbortSignal,

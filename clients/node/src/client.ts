@@ -1,6 +1,6 @@
 // The client: publish jobs, look at them, wait for them.
 
-import { Connection, type ConnectionOptions } from "./connection.js";
+import { Connection, type ConnectionOptions, closedError } from "./connection.js";
 import { jobInfoFrom } from "./convert.js";
 import { InvalidArgument } from "./errors.js";
 import { Following } from "./following.js";
@@ -114,7 +114,10 @@ export class Client implements AsyncDisposable {
     return new Following<Data, Output>(this.#connection, jobId, queue, onChange).toTheEnd(timeout, signal);
   }
 
-  /** Lets publishes that are on their way finish, and closes the connection. Closing twice is fine. */
+  /**
+   * Lets publishes that are on their way finish, and closes the connection; whatever else is asked or waited for rejects with
+   * FailedPrecondition (`CLOSED`), and so does what is asked later. Closing twice is fine.
+   */
   close(): Promise<void> {
     this.#closed ??= this.#publisher.close().then(() => this.#connection.close());
     return this.#closed;
@@ -127,7 +130,7 @@ export class Client implements AsyncDisposable {
 
   #open(): void {
     if (this.#closed !== undefined) {
-      throw new Error("this Client is closed: make a new one");
+      throw closedError(this.#connection.target);
     }
   }
 }

@@ -13,7 +13,15 @@ import {
   type ServiceError,
   status,
 } from "@grpc/grpc-js";
-import { errorFromCall, InvalidArgument, JobwireError, Unavailable, whyOf } from "./errors.js";
+import {
+  errorFromCall,
+  FailedPrecondition,
+  InvalidArgument,
+  JobwireError,
+  Unauthenticated,
+  Unavailable,
+  whyOf,
+} from "./errors.js";
 import { abortable, pause } from "./pausing.js";
 import { Attempts } from "./retrying.js";
 
@@ -80,7 +88,10 @@ export class Connection {
   readonly #client: GrpcClient;
   readonly #token: Token | undefined;
   readonly #actor: string | undefined;
+  /** What ends each call that is under way: grpc-js would wait for their answers. */
+  readonly #underWay = new Set<() => void>();
   #why: string | undefined;
+  #closed = false;
 
   constructor(target: string, { tls, token, actor, balancing = "round_robin" }: ConnectionOptions = {}) {
     this.target = checkedTarget(target);
@@ -118,6 +129,9 @@ export class Connection {
   ): Promise<Response> {
     const deadline = Date.now() + timeout * 1000;
     const metadata = await this.#metadata();
+    if (this.#closed) {
+      throw closedError(this.target);
+    }
     return abortable<Response>(signal, (resolve, reject) => {
       const call = this.#client.makeUnaryRequest(
         method.path,
@@ -127,6 +141,7 @@ export class Connection {
         metadata,
         { deadline },
         (failure, response) => {
+          this.#underWay.delete(end);
           if (failure) {
             reject(this.failed(failure));
           } else {
@@ -134,6 +149,11 @@ export class Connection {
           }
         },
       );
+      const end = () => {
+        reject(closedError(this.target));
+        call.cancel();
+      };
+      this.#underWay.add(end);
       return () => call.cancel();
     });
   }
@@ -164,8 +184,12 @@ export class Connection {
     return errorFromCall(failure, this.target, this.#why);
   }
 
-  /** Closes the channel; what is under way is cancelled. */
+  /** Closes the channel; calls that are under way reject. */
   close(): void {
+    this.#closed = true;
+    for (const end of this.#underWay) {
+      end();
+    }
     this.#client.close();
   }
 
@@ -179,6 +203,13 @@ export class Connection {
     }
     return metadata;
   }
+}
+
+/** The error of who calls, or waits for an answer, after the end. */
+export function closedError(target: string): FailedPrecondition {
+  return new FailedPrecondition(`the connection to Jobwire at ${target} was closed by this program: make a new one`, {
+    reason: "CLOSED",
+  });
 }
 
 /** What grpc-js would take for a strange name, and look up until the time is over. */
@@ -227,9 +258,10 @@ async function given(token: () => string | Promise<string>): Promise<string> {
   }
 }
 
+// Unauthenticated, not InvalidArgument: it is nothing that a worker says of its jobs that is at fault.
 function setToken(metadata: Metadata, token: string): void {
   if (typeof token !== "string" || token === "") {
-    throw new InvalidArgument(
+    throw new Unauthenticated(
       `token: a text, or a function that returns one, not ${token === "" ? "none" : typeof token}`,
     );
   }
@@ -237,7 +269,7 @@ function setToken(metadata: Metadata, token: string): void {
     metadata.set("authorization", `Bearer ${token}`);
   } catch {
     // gRPC's own words would repeat the token, and end in a log.
-    throw new InvalidArgument("token: it holds what no HTTP header may, such as a line's end: trim it");
+    throw new Unauthenticated("token: it holds what no HTTP header may, such as a line's end: trim it");
   }
 }
 

@@ -1,7 +1,7 @@
 // The runs of one handler: each delivery in hand, from its start to the report of its end.
 //
-// A delivery that is dropped (its lease is gone) is no longer reported on, but its handler may need time to end; until then its place is not
-// free, and the server is asked for fewer jobs.
+// A delivery that is dropped (its lease is gone) is no longer reported on, but its handler may need time to end; until then its
+// place is not free, and the server is asked for fewer jobs.
 
 import type { Acker } from "./acking.js";
 import type { Delivery } from "./generated/jobwire/v1/queue_service.js";
@@ -128,6 +128,7 @@ export class Crew {
 
   #leaveOut(run: Run): void {
     run.dropped = true;
+    run.reporter.close();
     this.#dropped += 1;
     this.hasPlace.set(this.places > 0);
   }

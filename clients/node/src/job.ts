@@ -101,20 +101,26 @@ export class Job<Data = unknown> implements JobFields<Data> {
     this.#link = link;
   }
 
-  /** Aborted when the run is to stop: the job was cancelled, its time is over, its lease is lost, or the worker stops; its reason is a JobCancelled
-   * that says which. Pass it on to whatever takes a signal, or call `signal.throwIfAborted()` between steps: a handler that looks away runs on. */
+  /**
+   * Aborted when the run is to stop: the job was cancelled, its time is over, its lease is lost, or the worker stops; its
+   * reason is a JobCancelled that says which. Pass it on to whatever takes a signal, or call `signal.throwIfAborted()` between
+   * steps: a handler that looks away runs on.
+   */
   get signal(): AbortSignal {
     return this.#link.signal;
   }
 
-  /** Say how far the job is. Cheap: call it as often as you like, the latest word is sent a few times a second. It lets the rest of the program
-   * run for a moment, so a handler that computes for long should await it now and then.
+  /**
+   * Say how far the job is. Cheap: call it as often as you like, the latest word is sent a few times a second. It lets the rest
+   * of the program run for a moment, so a handler that computes for long should await it now and then.
    *
    * @param fraction share of the work that is done, 0 to 1 (what is outside is clamped); null if unknown.
    * @param note a line for people, at most 1,000 characters; longer ones are cut.
-   * @param options.checkpoint what the next attempt is to know should this one not finish, at most 64 KiB as JSON. It is kept until another one
-   *   replaces it; undefined leaves it as it is. What is said before the run fails or is given back is there when that is.
-   * @throws {Error} the checkpoint is no JSON, or too large. */
+   * @param options.checkpoint what the next attempt is to know should this one not finish, at most 64 KiB as JSON. It is kept
+   *   until another one replaces it; undefined leaves it as it is. What is said before the run fails or is given back is there
+   *   when that is.
+   * @throws {Error} the checkpoint is no JSON, or too large.
+   */
   async progress(fraction: number | null, note = "", options: { checkpoint?: unknown } = {}): Promise<void> {
     const share = fraction === null || Number.isNaN(fraction) ? undefined : Math.min(1, Math.max(0, fraction));
     const { checkpoint } = options;
@@ -123,10 +129,12 @@ export class Job<Data = unknown> implements JobFields<Data> {
     await nextTurn();
   }
 
-  /** Move the run's time limit to `seconds` (1 s to 7 days) from now. Done when the server has answered; if the lease is over, `signal` is aborted
-   * by then.
+  /**
+   * Move the run's time limit to `seconds` (1 s to 7 days) from now. Done when the server has answered; if the lease is over,
+   * `signal` is aborted by then.
    *
-   * @throws {RangeError} no such limit. */
+   * @throws {RangeError} no such limit.
+   */
   async extend(seconds: number): Promise<void> {
     if (!(seconds >= SHORTEST_EXTENSION && seconds <= LONGEST_EXTENSION)) {
       throw new RangeError(`extend(${seconds} s): a time limit is 1 s to 7 days from now`);

@@ -78,7 +78,8 @@ export class Lifetime {
     const left = this.#leave();
     const asked = firstOf(undefined, this.#stopAsked);
     try {
-      // If a session cannot go on, the worker does not go on as half a worker: its error comes out here, after an orderly end of the others.
+      // If a session cannot go on, the worker does not go on as half a worker: its error comes out here, after an orderly end
+      // of the others.
       await Promise.race([asked, left, ...runs]);
     } finally {
       this.#stopAsked.raise();
@@ -99,8 +100,10 @@ export class Lifetime {
     await Promise.all(this.#sessions.map((session) => session.finish()));
   }
 
-  /** Says so when heartbeats could not be answered because a handler held up the event loop. Its timer keeps the process alive as long as the worker
-   * lives, also while it waits for something that by itself would not. */
+  /**
+   * Says so when heartbeats could not be answered because a handler held up the event loop. Its timer keeps the process alive
+   * as long as the worker lives, also while it waits for something that by itself would not.
+   */
   #watchLoop(): NodeJS.Timeout {
     const { heartbeatInterval, logger } = this.#terms;
     let last = now();
@@ -109,9 +112,9 @@ export class Lifetime {
       last = now();
       if (late < heartbeatInterval) return;
       logger.warn(
-        `the event loop stood still for ${late.toFixed(1)} s, longer than a heartbeat interval of ${heartbeatInterval} s: a handler computed ` +
-          "without a pause, or the process was stopped. After three heartbeats without an answer the server takes the worker for lost; " +
-          "compute in a worker thread or a process, or await something now and then",
+        `the event loop stood still for ${late.toFixed(1)} s, longer than a heartbeat interval of ${heartbeatInterval} s: ` +
+          "a handler computed without a pause, or the process was stopped. After three heartbeats without an answer the " +
+          "server takes the worker for lost; compute in a worker thread or a process, or await something now and then",
       );
     }, TURN_INTERVAL * 1000);
   }

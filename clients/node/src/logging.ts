@@ -19,3 +19,15 @@ export const defaultLogger: Logger = {
 function line(message: string, fields: object | undefined): unknown[] {
   return fields === undefined ? [`jobwire: ${message}`] : [`jobwire: ${message}`, fields];
 }
+
+/** The same logger, whose failures stop nobody's work. */
+export function harmless(logger: Logger): Logger {
+  const tried = (level: keyof Logger) => (message: string, fields?: object) => {
+    try {
+      logger[level](message, fields);
+    } catch {
+      // There is nobody to tell.
+    }
+  };
+  return { debug: tried("debug"), info: tried("info"), warn: tried("warn"), error: tried("error") };
+}

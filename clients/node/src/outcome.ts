@@ -69,9 +69,11 @@ export function badResult(why: string): Failed {
   return { kind: "failed", type: "BadResult", message, trace: "", permanent: true };
 }
 
-/** The outcome of a handler that threw `error`.
+/**
+ * The outcome of a handler that threw `error`.
  *
- * @param stoppedBy the signals that told it to stop, if any did: what they made it throw is the end that was asked for. */
+ * @param stoppedBy the signals that told it to stop, if any did: what they made it throw is the end that was asked for.
+ */
 export function thrown(error: unknown, ...stoppedBy: AbortSignal[]): Outcome {
   return guarded(() => outcomeOf(error, stoppedBy), UNREADABLE);
 }
@@ -136,8 +138,11 @@ export function ackItem(handle: string, outcome: Settling): AckItem {
   }
 }
 
-/** Whether something was thrown because `signal` is aborted. Node's own functions name the signal's reason as the cause of what they throw; those of
- * others may name none. An abort for another cause, such as a timeout of the handler's own, is a failure like any other. */
+/**
+ * Whether something was thrown because `signal` is aborted. Node's own functions name the signal's reason as the cause of what
+ * they throw; those of others may name none. An abort for another cause, such as a timeout of the handler's own, is a failure
+ * like any other.
+ */
 function stemsFrom(error: unknown, signal: AbortSignal): boolean {
   if (!signal.aborted) return false;
   if (isJobCancelled(error)) return true;
@@ -190,7 +195,10 @@ function textOf(error: unknown): string {
   );
 }
 
-/** The stacks of an error and its causes, and no other field of them: those may hold what is not for everybody's eyes, such as a request's headers. */
+/**
+ * The stacks of an error and its causes, and no other field of them: those may hold what is not for everybody's eyes, such as a
+ * request's headers.
+ */
 function traceOf(error: unknown): string {
   const stackOf = (each: unknown) => (isError(each) && typeof each.stack === "string" ? each.stack : textOf(each));
   return guarded(() => (isError(error) ? causesOf(error).map(stackOf).join("\nCaused by: ") : ""), "");

@@ -72,6 +72,7 @@ export class Reporter implements Link {
   /** The run is over: what is said from now on is of no interest. */
   close(): void {
     this.#closed = true;
+    this.#latest = undefined;
     clearTimeout(this.#timer);
   }
 
@@ -83,11 +84,10 @@ export class Reporter implements Link {
     if (progress === undefined) return;
     this.#nextAt = now() + INTERVAL;
     const answered = this.#acker.extend(this.#handle, { progress });
-    if (progress.checkpoint !== undefined) {
-      this.#leaving = answered.finally(() => {
-        if (this.#leaving === leaving) this.#leaving = undefined;
-      });
-      const leaving = this.#leaving;
-    }
+    if (progress.checkpoint === undefined) return;
+    this.#leaving = answered;
+    void answered.then(() => {
+      if (this.#leaving === answered) this.#leaving = undefined;
+    });
   }
 }

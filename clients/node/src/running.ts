@@ -10,8 +10,10 @@ import { fromDuration, fromJson } from "./wire.js";
 /** A function that runs one job, and returns its output: what JSON can carry, or nothing. */
 export type Handler<Data = unknown, Output = unknown> = (job: Job<Data>) => Promise<Output> | Output;
 
-/** Runs the handler of some queues, several runs at once. Nothing stops a running function from outside: it is told by its signal, and ends by
- * itself. */
+/**
+ * Runs the handler of some queues, several runs at once. Nothing stops a running function from outside: it is told by its
+ * signal, and ends by itself.
+ */
 export interface Runner {
   /** Runs the handler on one delivery; never rejects. */
   run(delivery: Delivery, link: Reporter): Promise<Outcome>;

@@ -1,7 +1,7 @@
 // The session of one handler: its streams one after the other, and what the server says on them.
 //
-// The state machine is that of docs/protocol.md, "the life of a worker". Opening and Resuming are one loop here: a session that has an id is resumed
-// under a higher epoch, one that has none is opened.
+// The state machine is that of docs/protocol.md, "the life of a worker". Opening and Resuming are one loop here: a session that
+// has an id is resumed under a higher epoch, one that has none is opened.
 
 import { Acker, stopReason } from "./acking.js";
 import type { Connection } from "./connection.js";
@@ -29,7 +29,9 @@ const TIME_TO_END = 2;
 /** How long after the grace the worker may take in all, for the ends of handlers and the last Acks, in seconds. */
 const TIME_TO_LEAVE = 4;
 
-/** A timer that goes off so many seconds late says that this process did not run meanwhile, and not that the server was silent. */
+/**
+ * A timer that goes off so many seconds late says that this process did not run meanwhile, and not that the server was silent.
+ */
 const LATE = 0.25;
 
 const OVER = new Set(["SESSION_LOST", "SESSION_TAKEN_OVER"]);
@@ -103,10 +105,12 @@ export class Session {
     this.#acker.end();
   }
 
-  /** Takes no more jobs, finishes or gives back those in hand, reports their ends, and leaves; to be followed by `end`.
+  /**
+   * Takes no more jobs, finishes or gives back those in hand, reports their ends, and leaves; to be followed by `end`.
    *
    * @param grace how long handlers may take to finish, in seconds.
-   * @param hurry ends the grace early. */
+   * @param hurry ends the grace early.
+   */
   async stop(grace: number, hurry: Flag): Promise<void> {
     const deadline = now() + grace;
     const { idle } = this.#crew;
@@ -122,9 +126,8 @@ export class Session {
     await firstOf(end - now() - 2, allAnswered, hurry);
     await firstOf(1, allAnswered);
     if (!allAnswered.up) {
-      this.#logger.warn(
-        `queue ${this.#queue}: ${this.#acker.unanswered} ends of jobs could not be reported, as no server answered; these jobs run again`,
-      );
+      const count = this.#acker.unanswered;
+      this.#logger.warn(`queue ${this.#queue}: no server took the ends of ${count} jobs in time; these may run again`);
     }
     await this.#acker.closeSession(Math.max(1, end - now()));
   }
@@ -141,7 +144,8 @@ export class Session {
   }
 
   async #keepOpen(): Promise<void> {
-    // Without a stream when quiet and nothing is held: there is nothing to come back for, and what is still unanswered the Acker sends without one.
+    // Without a stream when quiet and nothing is held: there is nothing to come back for, and what is still unanswered the
+    // Acker sends without one.
     while (!this.#over.up && !(this.#quiet && this.#standing.held.size === 0)) {
       if (!this.#standing.id) await firstOf(undefined, this.#crew.hasPlace, this.#over);
       if (this.#over.up) break;
@@ -216,14 +220,16 @@ export class Session {
   }
 
   #opened(opened: SessionOpened): void {
-    const { sessionId, epoch, resumed, lost } = opened;
+    const { sessionId, epoch, resumed, lost, serverVersion } = opened;
     if (this.#standing.id && this.#standing.id !== sessionId) this.#lost("the server opened another one");
     this.#standing.opened(opened);
     this.#everOpened = true;
     this.#trouble = "";
     this.#answered.raise();
-    const how = resumed ? `resumed session ${sessionId} (epoch ${epoch})` : `opened session ${sessionId}`;
-    this.#logger.info(`queue ${this.#queue}: ${how}`);
+    // Older servers do not tell their version.
+    const server = serverVersion ? `, server ${serverVersion}` : "";
+    const how = resumed ? `resumed session ${sessionId}, epoch ${epoch}` : `opened session ${sessionId}`;
+    this.#logger.info(`queue ${this.#queue}: ${how}${server}`);
     for (const handle of lost) {
       const jobId = this.#standing.held.get(handle);
       if (jobId === undefined) continue;

@@ -6,8 +6,10 @@ import type { QueueShare as ShareMessage } from "./generated/jobwire/v1/session.
 export interface QueueShare {
   /** The queue. */
   queue: string;
-  /** While several of the handler's queues have jobs waiting, they are run in proportion to the weights, 1 to 100, default 1. A queue that has
-   * nothing holds up no other, and one of weight 1 has its turn beside any other. */
+  /**
+   * While several of the handler's queues have jobs waiting, they are run in proportion to the weights, 1 to 100, default 1. A
+   * queue that has nothing holds up no other, and one of weight 1 has its turn beside any other.
+   */
   weight?: number;
   /** How many of the places its jobs may take, 1 to 1000. Default: all. */
   maxInFlight?: number;

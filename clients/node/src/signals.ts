@@ -2,7 +2,9 @@
 
 const LONGEST_PAUSE = 7 * 24 * 3600;
 
-/** Known by a mark, not by its class: a program that loads this package both by `import` and by `require` has each class twice. */
+/**
+ * Known by a mark, not by its class: a program that loads this package both by `import` and by `require` has each class twice.
+ */
 const MARK = Symbol.for("jobwire.signal");
 
 function pause(seconds: number): number {
@@ -11,11 +13,17 @@ function pause(seconds: number): number {
   return seconds;
 }
 
-/** Why a handler is told to stop: somebody cancelled the job (`requested`), its time limit is over (`expired`), the server gave it to somebody
- * else (`lease_lost`), may have done so since nothing was heard from it (`silence`), or the worker stops (`stopping`). */
+/**
+ * Why a handler is told to stop: somebody cancelled the job (`requested`), its time limit is over (`expired`), the server gave
+ * it to somebody else (`lease_lost`), may have done so since nothing was heard from it (`silence`), or the worker stops
+ * (`stopping`).
+ */
 export type StopReason = "requested" | "expired" | "lease_lost" | "silence" | "stopping";
 
-/** Fails the job without further retries, with a message for people. Subclasses are fine: the class name becomes the error's type. */
+/**
+ * Fails the job without further retries, with a message for people. Subclasses are fine: the class name becomes the error's
+ * type.
+ */
 export class FailForGood extends Error {
   readonly [MARK]: string = "fail for good";
 

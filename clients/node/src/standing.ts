@@ -16,7 +16,9 @@ export class Standing {
   epoch = 0;
   /** The last event received on the present stream. */
   lastSequence = 0;
-  /** The job ids of the deliveries whose settling Ack has not been answered, by handle: nothing else may be named in a resume. */
+  /**
+   * The job ids of the deliveries whose settling Ack has not been answered, by handle: nothing else may be named in a resume.
+   */
   readonly held = new Map<string, string>();
   /** The credits that the server was told of last. */
   toldCredits = 0;

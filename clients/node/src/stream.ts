@@ -1,8 +1,9 @@
 // One Subscribe call: its events as they come, until its end. After `cancel` nothing is heard of it any more.
 //
-// A stream of grpc-js is a Readable, which would buffer what nobody takes. Here every event is taken the moment it comes: taking one starts handlers
-// and returns at once, so nothing gathers in the stream. What gathers behind it is what the server has delivered and no Ack has settled, and that the
-// session's credits bound. A program that is too busy to read leaves the bytes to HTTP/2, whose window stops the server.
+// A stream of grpc-js is a Readable, which would buffer what nobody takes. Here every event is taken the moment it comes:
+// taking one starts handlers and returns at once, so nothing gathers in the stream. What gathers behind it is what the server
+// has delivered and no Ack has settled, and that the session's credits bound. A program that is too busy to read leaves the
+// bytes to HTTP/2, whose window stops the server.
 
 import type { ClientReadableStream, ServiceError } from "@grpc/grpc-js";
 import type { Connection } from "./connection.js";

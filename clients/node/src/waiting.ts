@@ -1,5 +1,5 @@
-// Waiting that can be given up: flags, and the first of several of them within a time. Nothing that waits here leaves anything behind: no timer,
-// no listener. Times are in seconds.
+// Waiting that can be given up: flags, and the first of several of them within a time. Nothing that waits here leaves anything
+// behind: no timer, no listener. Times are in seconds.
 
 /** The longest that a timer of Node takes, in milliseconds; a longer one would go off at once. */
 const LONGEST_TIMER = 2 ** 31 - 1;

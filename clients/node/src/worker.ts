@@ -5,7 +5,7 @@ import { type BatchHandler, BatchRunner } from "./batching.js";
 import { Connection, type Tls, type Token } from "./connection.js";
 import { SubscribeRequest } from "./generated/jobwire/v1/queue_service.js";
 import { Lifetime } from "./lifetime.js";
-import { defaultLogger, type Logger } from "./logging.js";
+import { defaultLogger, harmless, type Logger } from "./logging.js";
 import { type Handler, type Runner, SingleRunner } from "./running.js";
 import { type QueueShare, type Queues, sharesOf } from "./shares.js";
 import { toDuration } from "./wire.js";
@@ -17,8 +17,10 @@ const LONGEST_WAIT = 60;
 export interface WorkerOptions {
   /** For people and logs, at most 200 characters. Default: host name and process id. */
   name?: string | undefined;
-  /** How long handlers may finish when the worker stops, in seconds, default 25. What still runs then is told to stop and given back, which takes up to
-   * 4 s more; keep the sum below what your platform grants after SIGTERM. */
+  /**
+   * How long handlers may finish when the worker stops, in seconds, default 25. What still runs then is told to stop and given
+   * back, which takes up to 4 s more; keep the sum below what your platform grants after SIGTERM.
+   */
   stopGrace?: number | undefined;
   /** Speak TLS: true for the authorities that Node knows, or with PEM texts. Default: no encryption. */
   tls?: boolean | Tls | undefined;
@@ -55,7 +57,8 @@ interface Registration {
   runner(): Runner;
 }
 
-/** Runs handlers on the jobs of their queues.
+/**
+ * Runs handlers on the jobs of their queues.
  *
  * ```ts
  * const worker = new Worker("127.0.0.1:50051");
@@ -63,9 +66,11 @@ interface Registration {
  * await worker.run();
  * ```
  *
- * Each handler has a session of its own, so its concurrency is exact. When the connection breaks or the server restarts, handlers go on, and the
- * sessions are resumed. A handler that throws fails its job; nothing it does ends the worker. All run in the one event loop of the process: a handler
- * that computes without a pause answers no heartbeat meanwhile, and after three of them the worker counts as lost. */
+ * Each handler has a session of its own, so its concurrency is exact. When the connection breaks or the server restarts,
+ * handlers go on, and the sessions are resumed. A handler that throws fails its job and no more; only what it throws in a
+ * callback, or in a promise that it does not await, ends the process as in any program. All handlers run in the one event loop:
+ * while one computes without a pause no heartbeat is answered, and after three of them the worker counts as lost.
+ */
 export class Worker {
   /** The worker's name, as shown with its jobs. */
   readonly name: string;
@@ -87,7 +92,7 @@ export class Worker {
     this.#options = options;
     this.#stopGrace = stopGrace;
     this.#heartbeatInterval = heartbeatInterval;
-    this.#logger = logger;
+    this.#logger = harmless(logger);
     this.#request = SubscribeRequest.fromPartial({
       worker: this.name,
       heartbeatInterval: toDuration(heartbeatInterval),
@@ -95,15 +100,18 @@ export class Worker {
     });
   }
 
-  /** Registers a function as the handler of queues, before the worker runs; one handler each.
+  /**
+   * Registers a function as the handler of queues, before the worker runs; one handler each.
    *
-   * The function takes a Job and returns what JSON can carry, or nothing: that is the job's output. It must be idempotent, since a job may run again
-   * after a lost connection. It may throw FailForGood, RetryIn or ReleaseJob; anything else that it throws fails the run, which is tried again as the
-   * job's options say. When `job.signal` is aborted it should end soon, by throwing what the signal makes it throw.
+   * The function takes a Job and returns what JSON can carry, or nothing: that is the job's output. It must be idempotent,
+   * since a job may run again after a lost connection. It may throw FailForGood, RetryIn or ReleaseJob; anything else that it
+   * throws fails the run, which is tried again as the job's options say. When `job.signal` is aborted it should end soon, by
+   * throwing what the signal makes it throw.
    *
-   * @param queues the queue, or several whose jobs it runs in the same places (`job.queue` says which). It has them in equal parts, or by the weights
-   *   of their QueueShares.
-   * @throws {Error} the registration makes no sense; the message says why. */
+   * @param queues the queue, or several whose jobs it runs in the same places (`job.queue` says which). It has them in equal
+   *   parts, or by the weights of their QueueShares.
+   * @throws {Error} the registration makes no sense; the message says why.
+   */
   handler<Data = unknown, Output = unknown>(queues: Queues, handle: Handler<Data, Output>): this;
   handler<Data = unknown, Output = unknown>(
     queues: Queues,
@@ -119,13 +127,16 @@ export class Worker {
     return this.#register(queues, options.concurrency ?? 1, handle, runner);
   }
 
-  /** Registers a function that takes a list of jobs, and settles each on its own; else as `handler`.
+  /**
+   * Registers a function that takes a list of jobs, and settles each on its own; else as `handler`.
    *
-   * The function calls `complete`, `fail` or `release` of each job as soon as it knows what became of it. Jobs that it has not settled when it returns
-   * are completed; when it throws, they fail with what it threw, just as a single job would. A job that is to stop (its `signal`) and is not settled is
-   * never completed. The function's own signal, its second argument, is aborted when all that it has not settled is to stop.
+   * The function calls `complete`, `fail` or `release` of each job as soon as it knows what became of it. Jobs that it has not
+   * settled when it returns are completed; when it throws, they fail with what it threw, just as a single job would. A job that
+   * is to stop (its `signal`) and is not settled is never completed. The function's own signal, its second argument, is aborted
+   * when all that it has not settled is to stop.
    *
-   * @throws {Error} the registration makes no sense; the message says why. */
+   * @throws {Error} the registration makes no sense; the message says why.
+   */
   batchHandler<Data = unknown, Output = unknown>(
     queues: Queues,
     options: BatchOptions,
@@ -140,12 +151,15 @@ export class Worker {
     return this.#register(queues, concurrency, handle, () => new BatchRunner(handle as BatchHandler, size, wait));
   }
 
-  /** Works until SIGTERM, SIGINT or `stop`, then ends in order; a second signal cuts the grace short. It returns as well when an operator has asked the
-   * worker to leave, and what it ran is finished.
+  /**
+   * Works until SIGTERM, SIGINT or `stop`, then ends in order; a second signal cuts the grace short. It returns as well when an
+   * operator has asked the worker to leave, and what it ran is finished.
    *
-   * What a handler that did not stop still does keeps the process alive after that: end your program with `process.exit()` if that may be.
+   * What a handler that did not stop still does keeps the process alive after that: end your program with `process.exit()` if
+   * that may be.
    *
-   * @throws {JobwireError} the server refuses the name of a queue, the worker's terms or its credentials. */
+   * @throws {JobwireError} the server refuses the name of a queue, the worker's terms or its credentials.
+   */
   async run(): Promise<void> {
     const lifetime = this.#begin();
     const signalled = (signal: NodeJS.Signals) => {
@@ -160,16 +174,21 @@ export class Worker {
     }
   }
 
-  /** Starts to work in the background; the signals are left to you. Should the worker have to end, that is logged, and `stop` rejects. */
+  /**
+   * Starts to work in the background; the signals are left to you. Should the worker have to end, that is logged, and `stop`
+   * rejects.
+   */
   async start(): Promise<void> {
     const lifetime = this.#begin();
     lifetime.done.catch((error) => this.#logger.error(`the worker has ended: ${error}`));
   }
 
-  /** Stops in order, and is done when the worker has ended. Calling it twice, or when nothing runs, is fine.
+  /**
+   * Stops in order, and is done when the worker has ended. Calling it twice, or when nothing runs, is fine.
    *
    * @param options.now without the grace: running handlers are told to stop at once, and their jobs given back.
-   * @throws {JobwireError} what `run` would reject with. */
+   * @throws {JobwireError} what `run` would reject with.
+   */
   stop(options: { now?: boolean } = {}): Promise<void> {
     const lifetime = this.#lifetime;
     if (lifetime === undefined) return Promise.resolve();
@@ -195,6 +214,7 @@ export class Worker {
       }
       known.add(queue);
     }
+    if (this.#lifetime !== undefined) throw new Error("this worker runs already: register its handlers before");
     checkNumber(concurrency, "concurrency", namesOf(shares));
     if (typeof handle !== "function") throw new TypeError(`the handler of queue ${namesOf(shares)} is not a function`);
     this.#registrations.push({ shares, concurrency, runner });

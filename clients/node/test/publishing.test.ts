@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { credentials, status } from "@grpc/grpc-js";
 import {
   DeadlineExceeded,
+  FailedPrecondition,
   InvalidArgument,
   JobwireError,
   type NewJob,
@@ -381,5 +382,10 @@ test("closing lets publishes arrive, and takes no more", async (t) => {
   await client.close();
   assert.equal((await published).filter(({ created }) => created).length, 1_500);
   await client.close();
-  await assert.rejects(client.publish("q", 1), /this Client is closed: make a new one/);
+  await assert.rejects(client.publish("q", 1), (error) => {
+    assert.ok(error instanceof FailedPrecondition);
+    assert.equal(error.reason, "CLOSED");
+    assert.match(error.message, /was closed by this program: make a new one/);
+    return true;
+  });
 });

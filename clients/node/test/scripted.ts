@@ -1,9 +1,17 @@
 // Jobwire's side of the protocol, played by script: a real gRPC server on a loopback port that does what a test says.
 //
-// Every Subscribe becomes a Stream in the test's hands. Every Ack is kept, and answered by a function that the test may replace.
+// Every Subscribe becomes a Stream in the test's hands. Every Ack is kept, and answered by a function that the test may
+// replace.
 
 import type { TestContext } from "node:test";
-import { Metadata, Server, ServerCredentials, type ServerWritableStream, status } from "@grpc/grpc-js";
+import {
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  status,
+} from "@grpc/grpc-js";
 import { type Handler, type HandlerOptions, type Logger, Worker, type WorkerOptions } from "jobwire";
 import {
   type AckItem,
@@ -13,6 +21,7 @@ import {
   CancelReason,
   Delivery,
   QueueServiceService,
+  SessionOpened,
   type SubscribeRequest,
   SubscribeResponse,
 } from "jobwire/v1";
@@ -128,7 +137,7 @@ export class Stream {
     const { resume, maxInFlight = 1 } = this.request;
     this.send({
       $case: "opened",
-      value: {
+      value: SessionOpened.fromPartial({
         sessionId: resume?.sessionId ?? session,
         epoch: resume?.epoch ?? 1,
         resumed: resume !== undefined,
@@ -136,7 +145,7 @@ export class Stream {
         maxInFlight,
         heartbeatInterval: toDuration(heartbeat),
         resumeGrace: toDuration(grace),
-      },
+      }),
     });
   }
 
@@ -180,6 +189,8 @@ export class ScriptedServer {
   /** Every Ack so far. */
   readonly acks: AckRequest[] = [];
   answerAck: AckAnswer = allApplied;
+  /** How many Acks ended without an answer, as their time was up or the worker left them. */
+  givenUp = 0;
   /** Those that work for it, and are stopped at once when the test ends. */
   readonly workers: Worker[] = [];
   #port = 0;
@@ -198,13 +209,22 @@ export class ScriptedServer {
         this.#streams.push(new Stream(call));
       },
       ack: async (
-        { request }: { request: AckRequest },
+        call: ServerUnaryCall<AckRequest, AckResponse>,
         answer: (failure: Partial<Refusal> | null, response?: AckResponse) => void,
       ) => {
+        const { request } = call;
+        let answered = false;
+        call.on("cancelled", () => {
+          // grpc-js says so of calls that ended well too.
+          if (!answered) this.givenUp += 1;
+        });
         this.acks.push(request);
         try {
-          answer(null, await this.answerAck(request));
+          const response = await this.answerAck(request);
+          answered = true;
+          answer(null, response);
         } catch (refusal) {
+          answered = true;
           answer(refusal as Refusal);
         }
       },

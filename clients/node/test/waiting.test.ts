@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
-import { DeadlineExceeded, FailForGood, type JobInfo, NotFound, newJobId, Worker } from "jobwire";
+import { DeadlineExceeded, FailedPrecondition, FailForGood, type JobInfo, NotFound, newJobId, Worker } from "jobwire";
 import { Refusal } from "./scripted.js";
 import { connected, door, freshQueue, relayed, SERVER } from "./serving.js";
 
@@ -100,6 +100,21 @@ test("waiting goes on over a connection that fails", async (t) => {
   t.after(() => worker.stop());
   assert.equal(job.output, "done");
   assert.ok(polls >= 4);
+});
+
+test("closing the client ends the waiting", async (t) => {
+  const { open, passed } = door();
+  const client = connected(t);
+  const { jobId } = await client.publish(freshQueue(), 1);
+  const waiting = client.wait(jobId, { onChange: open });
+  await passed;
+  await client[Symbol.asyncDispose]();
+  await assert.rejects(waiting, (error) => {
+    assert.ok(error instanceof FailedPrecondition);
+    assert.equal(error.reason, "CLOSED");
+    return true;
+  });
+  await assert.rejects(client.getJob(jobId), FailedPrecondition);
 });
 
 test("there is no such job", async (t) => {

@@ -107,6 +107,28 @@ test("an Ack without an answer is repeated, and survives the resume", async (t) 
   }
 });
 
+test("a token that is none for a while costs no session and no Ack", async (t) => {
+  const server = await scripted(t);
+  const held = new Held();
+  const logger = new Lines();
+  let token = "good";
+  await working(server, held.handle, { logger, concurrency: 2, token: () => token });
+  const stream = await server.opened();
+  stream.deliver(delivery("h-1"), delivery("h-2"));
+  await held.started("h-1", "h-2");
+  token = "with the end of its line\n";
+  held.release("h-1");
+  stream.end(cut());
+  await until("it noticed", () => logger.warnings.some((line) => line.includes("token: ")));
+  await pause(0.5);
+  assert.deepEqual(server.withItems, []);
+  token = "good";
+  const { resume } = (await server.opened()).request;
+  assert.deepEqual([resume?.sessionId, resume?.held[0]], ["s-1", "h-2"]);
+  held.release("h-2");
+  assert.deepEqual([await server.end("h-1"), await server.end("h-2")], ["complete", "complete"]);
+});
+
 test("a delivery is held until its Ack is answered", async (t) => {
   const server = await scripted(t);
   const { open, answer } = gate();

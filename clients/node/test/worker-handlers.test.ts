@@ -1,6 +1,7 @@
 // What becomes of what a handler returns or throws, alone and in batches.
 
 import assert from "node:assert/strict";
+import { createRequire } from "node:module";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
@@ -54,6 +55,14 @@ test("an error's class, message and stack are told, and those of its causes", ()
   assert.deepEqual(thrown(new ReleaseJob(3)), { kind: "released", delay: 3 });
   const named = Object.assign(new Error("by its name"), { name: "DiskFull" });
   assert.equal(failed(named).type, "DiskFull");
+});
+
+test("what was thrown with the classes of `require` is known here too", () => {
+  const required = createRequire(import.meta.url)("jobwire") as typeof import("jobwire");
+  assert.notEqual(required.FailForGood, FailForGood);
+  assert.equal(failed(new required.FailForGood("never")).permanent, true);
+  assert.equal(failed(new required.RetryIn(7)).retryIn, 7);
+  assert.equal(thrown(new required.ReleaseJob()).kind, "released");
 });
 
 test("anything may be thrown", () => {
@@ -281,6 +290,18 @@ test("a signal that is looked at late is aborted all the same", async (t) => {
   stream.cancel("h-1");
   assert.equal(await server.end("h-1"), "release");
   assert.ok(seen instanceof JobCancelled && seen.reason === "requested");
+});
+
+test("a logger that throws harms nobody", async (t) => {
+  const server = await scripted(t);
+  const broken = () => {
+    throw new Error("the disk is full");
+  };
+  const logger = { debug: broken, info: broken, warn: broken, error: broken };
+  const worker = await working(server, () => Promise.reject(new Error("no")), { logger });
+  (await server.opened()).deliver(delivery("h-1"));
+  assert.equal(await server.end("h-1"), "fail");
+  await within("its end", worker.stop());
 });
 
 test("what is said after the end is said to nobody", async (t) => {

@@ -336,6 +336,30 @@ test("a handler without a lease keeps its place until it ends", async (t) => {
   await server.ack(({ maxInFlight }) => maxInFlight === 1);
 });
 
+test("what a handler says without a lease is said to nobody", async (t) => {
+  const server = await scripted(t);
+  let begun = false;
+  let said = false;
+  await working(server, async (job) => {
+    begun = true;
+    await until("it is told", () => job.signal.aborted);
+    await job.progress(0.5, "too late", { checkpoint: 1 });
+    await job.extend(60);
+    said = true;
+    await pause(0.5);
+    return "too late";
+  });
+  const first = await server.opened();
+  first.deliver(delivery("h-1"));
+  await until("it has begun", () => begun);
+  first.end(cut());
+  const second = await server.opened("s-1", { lost: ["h-1"] });
+  await until("it has said it", () => said);
+  second.deliver(delivery("h-2"));
+  await server.settled("h-2");
+  assert.ok(!server.withItems.flat().includes("h-1"));
+});
+
 test("no session is opened while no place is free", async (t) => {
   const server = await scripted(t);
   let go = () => {};
@@ -405,5 +429,5 @@ test("a job that is cancelled before its receipt is known never begins", async (
   stream.deliver(delivery("again", null, { attempt: 2 }));
   stream.cancel("again");
   assert.equal(await server.end("again"), "release");
-  assert.ok(!begun);
+  assert.deepEqual([begun, server.givenUp], [false, 0], "it did not wait until the receipt was given up either");
 });

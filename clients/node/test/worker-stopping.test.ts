@@ -1,4 +1,5 @@
-// How a worker stops: it finishes or gives back what it runs, reports everything, and leaves in order. And how it leaves when an operator asks for it.
+// How a worker stops: it finishes or gives back what it runs, reports everything, and leaves in order. And how it leaves when
+// an operator asks for it.
 
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -172,21 +173,29 @@ test("with the server gone for good it ends after its time, and says what could 
   await within("its end", worker.stop(), 20);
   const took = (performance.now() - begun) / 1000;
   assert.ok(took > 2 && took < 10, `it took ${took} s`);
-  assert.ok(logger.warnings.some((line) => line.includes("1 ends of jobs could not be reported")));
+  assert.ok(logger.warnings.some((line) => line.includes("no server took the ends of 1 jobs")));
   assert.ok(logger.warnings.some((line) => line.includes("could not close session s-1")));
 });
 
-test("an Ack that hangs at the stop does not outlive it", async (t) => {
-  const server = await scripted(t);
-  const held = new Held();
-  const worker = await working(server, held.handle, { stopGrace: 0 });
-  (await server.opened()).deliver(delivery("h-1"));
-  await held.started("h-1");
-  server.answerAck = (request) => (request.closeSession ? allApplied(request) : new Promise(() => {}));
-  held.release("h-1");
-  await server.settled("h-1");
-  await within("its end", worker.stop(), 10);
-  assert.ok(isFarewell(server.acks.at(-1) as AckRequest));
+test("Acks that hang at the stop do not outlive it, nor does a farewell", async (t) => {
+  for (const takesFarewell of [true, false]) {
+    const server = await scripted(t);
+    const held = new Held();
+    const logger = new Lines();
+    const worker = await working(server, held.handle, { stopGrace: 0, logger });
+    (await server.opened()).deliver(delivery("h-1"));
+    await held.started("h-1");
+    server.answerAck = (request) =>
+      request.closeSession && takesFarewell ? allApplied(request) : new Promise(() => {});
+    held.release("h-1");
+    await server.settled("h-1");
+    await within("its end", worker.stop(), 15);
+    assert.ok(server.acks.some(isFarewell));
+    assert.equal(
+      !takesFarewell,
+      logger.warnings.some((line) => line.includes("could not close session s-1")),
+    );
+  }
 });
 
 test("a worker may run again, not twice at once, and not without handlers", async (t) => {
@@ -197,6 +206,7 @@ test("a worker may run again, not twice at once, and not without handlers", asyn
   for (const session of ["s-1", "s-2"]) {
     const running = worker.run();
     await assert.rejects(worker.run(), /runs already/);
+    assert.throws(() => worker.handler("other", () => {}), /runs already: register its handlers before/);
     await server.opened(session);
     await worker.stop();
     await running;
@@ -348,7 +358,7 @@ test("SIGTERM during a resume, with the server down and an Ack without an answer
   child.kill("SIGTERM");
   const { code, output, errors } = await within("its end", ended, 20);
   assert.deepEqual([code, output], [0, "left in order\n"]);
-  assert.match(errors, /1 ends of jobs could not be reported/);
+  assert.match(errors, /no server took the ends of 1 jobs/);
 });
 
 test("whoever starts a worker without minding its end gets no unhandled rejection", async (t) => {

@@ -42,6 +42,7 @@ the standard library's loggers under `jobwire`.
 from jobwire import sync
 from jobwire.admin import Admin
 from jobwire.client import Client
+from jobwire.credentials import Access, Token, access_from_environment
 from jobwire.dead_letters import BlockedKey, LetterRefusal, Redriven, Unblocked, UnblockStatus, UndeliveredLetter
 from jobwire.errors import (
     Aborted,
@@ -99,6 +100,7 @@ from jobwire.worker import Worker
 
 __all__ = [
     "Aborted",
+    "Access",
     "Action",
     "Admin",
     "BatchJob",
@@ -154,6 +156,7 @@ __all__ = [
     "ScheduleInfo",
     "ScheduleState",
     "SessionInfo",
+    "Token",
     "Unauthenticated",
     "Unavailable",
     "UnblockStatus",
@@ -163,6 +166,7 @@ __all__ = [
     "Updated",
     "WhichJobs",
     "Worker",
+    "access_from_environment",
     "get_job",
     "new_job_id",
     "publish",

@@ -42,6 +42,8 @@ _ANSWERS_THAT_STOP = {
     pb.ACK_STATUS_CANCELLED: StopReason.REQUESTED,
 }
 
+_STATUS_NAMES = {number: name.removeprefix("ACK_STATUS_") for name, number in pb.AckStatus.items()}
+
 _CANCEL_REASONS = {
     pb.CANCEL_REASON_REQUESTED: StopReason.REQUESTED,
     pb.CANCEL_REASON_EXPIRED: StopReason.EXPIRED,
@@ -301,7 +303,7 @@ class Acker:
             "job %s: its end (%s) does not count: %s",
             self._standing.held.get(handle, handle),
             kind,
-            pb.AckStatus.Name(result.status).removeprefix("ACK_STATUS_"),
+            _STATUS_NAMES.get(result.status, f"status {result.status}, which this client does not know"),
         )
 
     def _extended(self, handle: str, extension: _Extension | None, result: pb.AckResult) -> None:

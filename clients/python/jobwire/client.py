@@ -14,6 +14,7 @@ import grpc
 from jobwire.admin import Admin
 from jobwire.connection import Connection
 from jobwire.convert import job_info_from, spec_from
+from jobwire.credentials import Token, call_metadata
 from jobwire.following import Following
 from jobwire.limits import JobLabels
 from jobwire.model import JobInfo, JobOptions, NewJob, Published
@@ -31,6 +32,8 @@ class Client:
     Args:
         target: host and port; `dns:///host:50051` spreads calls over all addresses of the name.
         tls: credentials, for example `grpc.ssl_channel_credentials()`. None: no encryption.
+        token: what the server knows this caller by, or a function that returns it, asked before each call. Without TLS
+            whoever sees the network can read it.
         timeout: for each call, in seconds, repetitions and pauses included.
         actor: for whom calls are made: the name in the record of what operators do. None: this program's address.
     """
@@ -40,12 +43,15 @@ class Client:
         target: str,
         *,
         tls: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
         timeout: Seconds = 10.0,
         actor: str | None = None,
     ) -> None:
         self._actor = actor
         self._target = target
         self._tls = tls
+        self._token = token
+        call_metadata(token, actor)  # a token that can be none is refused here, not by the first call
         self._timeout = in_seconds(timeout)
         self._opened: tuple[Connection, Publisher] | None = None
         self._closed = False
@@ -168,6 +174,6 @@ class Client:
             raise RuntimeError("this Client is closed: make a new one")
         if self._opened is None:
             # Not earlier: a channel belongs to the loop that runs when it is made.
-            connection = Connection(self._target, tls=self._tls, actor=self._actor)
+            connection = Connection(self._target, tls=self._tls, token=self._token, actor=self._actor)
             self._opened = connection, Publisher(connection, self._timeout)
         return self._opened

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from jobwire.credentials import Token, call_metadata
 from jobwire.errors import error_from_rpc
 from jobwire.retrying import Attempts
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -52,11 +53,6 @@ def channel_options(balancing: str = "round_robin") -> Sequence[tuple[str, int |
     )
 
 
-def actor_metadata(actor: str | None) -> tuple[tuple[str, str], ...] | None:
-    """What says for whom a call is made; metadata is ASCII."""
-    return None if actor is None else (("x-jobwire-actor", actor.encode("ascii", "replace").decode()),)
-
-
 class Connection:
     """One channel and its stubs."""
 
@@ -65,11 +61,13 @@ class Connection:
         target: str,
         *,
         tls: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
         balancing: str = "round_robin",
         actor: str | None = None,
     ) -> None:
         self.target = target
-        self._metadata = actor_metadata(actor)
+        self.metadata = call_metadata(token, actor)
+        """Makes the metadata that every call carries; raises Unauthenticated."""
         options = channel_options(balancing)
         self._channel = (
             grpc.aio.insecure_channel(target, options=options)
@@ -86,7 +84,7 @@ class Connection:
         attempts = Attempts(timeout)
         while True:
             try:
-                return await method(request, timeout=attempts.timeout(), metadata=self._metadata)
+                return await method(request, timeout=attempts.timeout(), metadata=self.metadata())
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure, self.target)
             await asyncio.sleep(attempts.pause_after(error))
@@ -96,7 +94,7 @@ class Connection:
     ) -> Response:
         """Make a call once; raises JobwireError."""
         try:
-            return await method(request, timeout=timeout, metadata=self._metadata)
+            return await method(request, timeout=timeout, metadata=self.metadata())
         except grpc.aio.AioRpcError as failure:
             raise error_from_rpc(failure, self.target) from failure
 

@@ -10,12 +10,13 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 import grpc
 
-from jobwire.errors import JobwireError, error_from_rpc
+from jobwire.credentials import Metadata
+from jobwire.errors import JobwireError, Unauthenticated, error_from_rpc
 from jobwire.grouping import Grouping, Waiting, fail
 from jobwire.model import Published
 from jobwire.publishing import no_answer
@@ -24,12 +25,17 @@ from jobwire.v1.queue_service_pb2 import JobSpec, PublishRequest, PublishRespons
 
 
 class Lanes:
-    """The lanes of one client by queue. `timeout` is for each job, in seconds."""
+    """The lanes of one client by queue. `timeout` is for each job, in seconds; `metadata` makes that of each call."""
 
     def __init__(
-        self, method: grpc.UnaryUnaryMultiCallable[PublishRequest, PublishResponse], target: str, timeout: float
+        self,
+        method: grpc.UnaryUnaryMultiCallable[PublishRequest, PublishResponse],
+        target: str,
+        timeout: float,
+        metadata: Callable[[], Metadata | None],
     ) -> None:
         self._method = method
+        self._metadata = metadata
         self._target = target
         self._timeout = timeout
         self._lock = threading.Lock()
@@ -41,7 +47,7 @@ class Lanes:
         with self._lock:
             lane = self._lanes.get(queue)
             if lane is None:
-                lane = self._lanes[queue] = _Lane(self._method, self._target, queue)
+                lane = self._lanes[queue] = _Lane(self._method, self._target, queue, self._metadata)
         lane.add(waiting)
         with contextlib.suppress(TimeoutError):
             return answer.result(self._timeout)
@@ -60,7 +66,11 @@ class _Lane:
     """The jobs of one queue that are on their way: one call at a time."""
 
     def __init__(
-        self, method: grpc.UnaryUnaryMultiCallable[PublishRequest, PublishResponse], target: str, queue: str
+        self,
+        method: grpc.UnaryUnaryMultiCallable[PublishRequest, PublishResponse],
+        target: str,
+        queue: str,
+        metadata: Callable[[], Metadata | None],
     ) -> None:
         self.idle = threading.Event()
         """Set while no call is on its way, and none is to be repeated."""
@@ -68,6 +78,7 @@ class _Lane:
         self._method = method
         self._target = target
         self._queue = queue
+        self._metadata = metadata
         # Held for moments, never while a call is begun: its end may be told in the same thread.
         self._lock = threading.Lock()
         self._grouping = Grouping()
@@ -95,7 +106,10 @@ class _Lane:
         remaining = group[-1].deadline - time.monotonic()
         request = PublishRequest(queue=self._queue, jobs=[waiting.spec for waiting in group])
         try:
-            call = self._method.future(request, timeout=max(0.001, min(ATTEMPT_TIMEOUT, remaining)))
+            within = max(0.001, min(ATTEMPT_TIMEOUT, remaining))
+            call = self._method.future(request, timeout=within, metadata=self._metadata())
+        except Unauthenticated as error:
+            self._ended(group, error)
         except ValueError:
             # What gRPC says of a channel that was closed meanwhile.
             self._ended(group, RuntimeError("this Client was closed before the job was answered: make a new one"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import grpc
 
 from jobwire.connection import Connection
+from jobwire.credentials import Token
 from jobwire.running import Runner
 from jobwire.session import Session
 from jobwire.shares import QueueShare, share_message
@@ -34,6 +35,7 @@ class Lifetime:
         self,
         target: str,
         tls: grpc.ChannelCredentials | None,
+        token: Token | None,
         terms: SubscribeRequest,
         posts: Sequence[Post],
         stop_grace: float,
@@ -45,7 +47,7 @@ class Lifetime:
         self._hurry = asyncio.Event()
         self._leave_asked = asyncio.Event()
         # With pick_first Acks go to the replica that serves the streams.
-        self._connection = Connection(target, tls=tls, balancing="pick_first")
+        self._connection = Connection(target, tls=tls, token=token, balancing="pick_first")
         self._sessions: list[Session] = []
         for post in posts:
             request = SubscribeRequest(queues=[share.queue for share in post.shares])

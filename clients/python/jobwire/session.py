@@ -139,7 +139,11 @@ class Session:
     async def _one_stream(self) -> float:
         """Subscribe, and follow the stream to its end. Returns the pause before the next one, in seconds."""
         resuming = bool(self._standing.id)
-        self._call = self._connection.queue.Subscribe(self._next_request())
+        try:
+            metadata = self._connection.metadata()
+        except Unauthenticated as error:
+            return self._refused(error, resuming)
+        self._call = self._connection.queue.Subscribe(self._next_request(), metadata=metadata)
         try:
             while isinstance(event := await self._call.read(), pb.SubscribeResponse):
                 self._standing.event(event.sequence)
@@ -199,10 +203,12 @@ class Session:
         self._ever_opened = True
         self._trouble = ""
         self._answered.set()
+        # Older servers do not tell their version.
+        server = f", server {opened.server_version}" if opened.server_version else ""
         if opened.resumed:
-            log.info("queue %s: resumed session %s (epoch %d)", self._queue, opened.session_id, opened.epoch)
+            log.info("queue %s: resumed session %s (epoch %d%s)", self._queue, opened.session_id, opened.epoch, server)
         else:
-            log.info("queue %s: opened session %s", self._queue, opened.session_id)
+            log.info("queue %s: opened session %s%s", self._queue, opened.session_id, server)
         for handle in opened.lost:
             job_id = self._standing.held.pop(handle, None)
             if job_id is not None:

@@ -16,8 +16,9 @@ from typing import Any, Self, Unpack
 
 import grpc
 
-from jobwire.connection import Request, Response, actor_metadata, channel_options
+from jobwire.connection import Request, Response, channel_options
 from jobwire.convert import job_info_from, published_from, spec_from
+from jobwire.credentials import Token, call_metadata
 from jobwire.errors import error_from_rpc
 from jobwire.grouping import calls
 from jobwire.lanes import Lanes
@@ -41,6 +42,8 @@ class Client:
     Args:
         target: host and port; `dns:///host:50051` spreads calls over all addresses of the name.
         tls: credentials, for example `grpc.ssl_channel_credentials()`. None: no encryption.
+        token: what the server knows this caller by, or a function that returns it, asked before each call, in any
+            thread. Without TLS whoever sees the network can read it.
         timeout: for each call, in seconds, repetitions and pauses included.
         actor: for whom calls are made: the name in the record of what operators do. None: this program's address.
     """
@@ -50,11 +53,12 @@ class Client:
         target: str,
         *,
         tls: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
         timeout: Seconds = 10.0,
         actor: str | None = None,
     ) -> None:
         self._target = target
-        self._metadata = actor_metadata(actor)
+        self._metadata = call_metadata(token, actor)
         self._timeout = in_seconds(timeout)
         options = channel_options()
         self._channel = (
@@ -64,7 +68,7 @@ class Client:
         )
         self._stub = QueueServiceStub(self._channel)
         self._admin = AdminServiceStub(self._channel)
-        self._lanes = Lanes(self._stub.Publish, target, self._timeout)
+        self._lanes = Lanes(self._stub.Publish, target, self._timeout, self._metadata)
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -133,7 +137,7 @@ class Client:
         if step.repeatable:
             return self._call(method, step.request)
         try:
-            return method(step.request, timeout=max(self._timeout, WORK_SECONDS), metadata=self._metadata)
+            return method(step.request, timeout=max(self._timeout, WORK_SECONDS), metadata=self._metadata())
         except grpc.RpcError as failure:
             raise error_from_rpc(failure, self._target) from failure
 
@@ -145,7 +149,7 @@ class Client:
         attempts = Attempts(self._timeout)
         while True:
             try:
-                return method(request, timeout=attempts.timeout(), metadata=self._metadata)
+                return method(request, timeout=attempts.timeout(), metadata=self._metadata())
             except grpc.RpcError as failure:
                 error = error_from_rpc(failure, self._target)
             if self._closed and error.code is grpc.StatusCode.CANCELLED:
@@ -165,6 +169,7 @@ def publish(  # noqa: PLR0913 - a job has as many sides
     headers: Mapping[str, str] | None = None,
     options: JobOptions | None = None,
     tls: grpc.ChannelCredentials | None = None,
+    token: Token | None = None,
     timeout: Seconds = 10.0,
     **labels: Unpack[JobLabels],
 ) -> Published:
@@ -173,7 +178,7 @@ def publish(  # noqa: PLR0913 - a job has as many sides
     Opens a connection for this call; a program that publishes often uses a `Client`.
     """
     job = NewJob(data, id, priority, start_after, start_in, headers, options, **labels)
-    with Client(target, tls=tls, timeout=timeout) as client:
+    with Client(target, tls=tls, token=token, timeout=timeout) as client:
         return client.publish_many(queue, [job])[0]
 
 
@@ -183,8 +188,9 @@ def get_job(
     queue: str = "",
     *,
     tls: grpc.ChannelCredentials | None = None,
+    token: Token | None = None,
     timeout: Seconds = 10.0,
 ) -> JobInfo:
     """Return a job as it is now; raises NotFound. Without a queue, all are searched. See `Client.get_job`."""
-    with Client(target, tls=tls, timeout=timeout) as client:
+    with Client(target, tls=tls, token=token, timeout=timeout) as client:
         return client.get_job(job_id, queue)

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 import grpc
 
 from jobwire.batching import BatchRunner
+from jobwire.credentials import Token, call_metadata
 from jobwire.lifetime import Lifetime, Post
 from jobwire.processes import PROCESS_NAME, ProcessRunner
 from jobwire.running import LoopRunner, Runner, ThreadRunner
@@ -75,6 +76,8 @@ class Worker:
         stop_grace: how long handlers may finish when the worker stops. What still runs then is cancelled and given
             back, which takes up to 4 s more; keep the sum below what your platform grants after SIGTERM.
         tls: credentials, for example `grpc.ssl_channel_credentials()`. None: no encryption.
+        token: what the server knows this worker by, or a function that returns it, asked before each call. Without TLS
+            whoever sees the network can read it.
         heartbeat_interval: how often the server asks for a sign of life, 1 s to 5 minutes.
         resume_grace: how long jobs stay with the worker when its connection breaks, 0 s to 15 s.
     """
@@ -86,6 +89,7 @@ class Worker:
         name: str | None = None,
         stop_grace: Seconds = 25.0,
         tls: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
         heartbeat_interval: Seconds = 5.0,
         resume_grace: Seconds = 15.0,
     ) -> None:
@@ -93,6 +97,8 @@ class Worker:
         """The worker's name, as shown with its jobs."""
         self._target = target
         self._tls = tls
+        self._token = token
+        call_metadata(token)  # a token that can be none is refused here
         self._stop_grace = in_seconds(stop_grace)
         self._terms = SubscribeRequest(
             worker=self.name,
@@ -227,7 +233,7 @@ class Worker:
             Post(registration.shares, registration.concurrency, registration.runner())
             for registration in self._registrations
         ]
-        self._lifetime = Lifetime(self._target, self._tls, self._terms, posts, self._stop_grace)
+        self._lifetime = Lifetime(self._target, self._tls, self._token, self._terms, posts, self._stop_grace)
         return self
 
     async def __aexit__(

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobwire.v1 import admin_service_pb2, job_pb2, queue_service_pb2
+from jobwire_server import __version__
 from jobwire_server.api.encoded import field, sized
 from jobwire_server.broker.messages import (
     AckAnswer,
@@ -134,6 +135,7 @@ def _opened(event: Opened) -> queue_service_pb2.SessionOpened:
         max_in_flight=event.max_in_flight,
         heartbeat_interval=duration(event.heartbeat_ms),
         resume_grace=duration(event.resume_grace_ms),
+        server_version=__version__,
     )
 
 

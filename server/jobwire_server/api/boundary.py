@@ -1,8 +1,9 @@
-"""What surrounds every call: its request id, the translation of errors, one log line, and the metrics.
+"""What surrounds every call: its request id, its token, the translation of errors, one log line, and the metrics.
 
 Always holds: a call that came here ends with a status from the table in `errors`, or by gRPC's own hand because the
-client left or the time to stop is over; no text of an unexpected exception leaves the process; the request's id is in
-the trailing metadata of every answer.
+client left or the time to stop is over; our services are not reached without a token if
+tokens are wanted; no text of an unexpected exception leaves the process; the request's id is in the trailing metadata
+of every answer.
 """
 
 from __future__ import annotations
@@ -45,20 +46,28 @@ class _Unreadable:
 
 
 Turn = Callable[[], AbstractAsyncContextManager[None]]
+NameOf = Callable[[str | None], str]
 
 
 class CallBoundary(grpc.aio.ServerInterceptor):
     """The one interceptor. `refusal` says with which error our services are to answer at the moment, if with any.
 
     `turns`, by method, is what to hold while a request is received: where requests are large, not all at once are.
+    `name_of` names who calls by the metadata `authorization`, or raises; None: whoever calls is served. Health and
+    reflection are open either way: probes bring no token, and what reflection tells is the public contract.
     """
 
     def __init__(
-        self, observer: CallObserver, refusal: Callable[[], JobwireError | None], turns: Mapping[str, Turn]
+        self,
+        observer: CallObserver,
+        refusal: Callable[[], JobwireError | None],
+        turns: Mapping[str, Turn],
+        name_of: NameOf | None = None,
     ) -> None:
         self._observer = observer
         self._refusal = refusal
         self._turns = turns
+        self._name_of = name_of
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self.arrived = 0
         """How many calls have come so far."""
@@ -101,7 +110,7 @@ class CallBoundary(grpc.aio.ServerInterceptor):
             self._observer.started(call.name)
             code = grpc.StatusCode.CANCELLED
             try:
-                self._admit(call, request, ours=ours)
+                self._admit(call, request, context, ours=ours)
                 answer = await run(request, context)
                 code = grpc.StatusCode.OK
                 return answer
@@ -124,7 +133,10 @@ class CallBoundary(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _admit(self, call: Call, request: Any, *, ours: bool) -> None:
+    def _admit(self, call: Call, request: Any, context: Context, *, ours: bool) -> None:
+        if ours and self._name_of is not None:
+            call.caller = self._name_of(_told(context, "authorization"))
+            call.note(caller=call.caller)
         if ours and (refusal := self._refusal()) is not None:
             raise refusal
         _check_readable(call, request)
@@ -136,11 +148,17 @@ class CallBoundary(grpc.aio.ServerInterceptor):
         write("call", code=code.name, duration_ms=round(seconds * 1_000, 1), peer=call.peer)
 
 
-def _request_id(context: Context) -> str:
-    for name, value in context.invocation_metadata() or ():
-        if name == REQUEST_ID and isinstance(value, str) and _ACCEPTED_ID.fullmatch(value):
+def _told(context: Context, name: str) -> str | None:
+    """What the call's metadata says under a name, the first time."""
+    for each, value in context.invocation_metadata() or ():
+        if each == name and isinstance(value, str):
             return value
-    return str(uuid_utils.uuid4())
+    return None
+
+
+def _request_id(context: Context) -> str:
+    told = _told(context, REQUEST_ID)
+    return told if told is not None and _ACCEPTED_ID.fullmatch(told) else str(uuid_utils.uuid4())
 
 
 async def _abort(context: Context, call: Call, status: Status) -> None:

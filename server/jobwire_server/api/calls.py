@@ -33,6 +33,8 @@ class Call:
     peer: str
     quiet: bool = False
     """Whether its line is for debugging only, as with probes and signs of life, unless something goes wrong."""
+    caller: str = ""
+    """The name of the token that it brought, if the server wants one."""
     started: float = field(default_factory=time.monotonic)
     name: str = field(init=False)
     """Service and method, without the package."""

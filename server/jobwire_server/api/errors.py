@@ -19,6 +19,7 @@ DOMAIN = "jobwire"
 
 _CODES: dict[type[errors.JobwireError], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TooMuchToRead: grpc.StatusCode.RESOURCE_EXHAUSTED,

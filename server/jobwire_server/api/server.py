@@ -19,6 +19,7 @@ from jobwire.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from jobwire.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
 from jobwire_server.api import reflection
 from jobwire_server.api.admin_servicer import AdminServicer
+from jobwire_server.api.bearers import Bearers
 from jobwire_server.api.boundary import CallBoundary
 from jobwire_server.api.calls import CallObserver
 from jobwire_server.api.queue_servicer import QueueServicer
@@ -57,13 +58,24 @@ _REFUSING_SECONDS = 0.25
 class GrpcServer:
     """Serves one broker; an async context manager that listens inside it.
 
-    `listen` is `host:port`, port 0 takes a free one. Raises OSError if the address cannot be had.
+    `listen` is `host:port`, port 0 takes a free one. With `tls` it speaks TLS only; with `bearers` our services want
+    one of their tokens. Raises OSError if the address cannot be had.
     """
 
-    def __init__(self, broker: Broker, observer: CallObserver, listen: str) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        observer: CallObserver,
+        listen: str,
+        *,
+        tls: grpc.ServerCredentials | None = None,
+        bearers: Bearers | None = None,
+    ) -> None:
         self._broker = broker
         self._listen = listen
-        self._boundary = CallBoundary(observer, self._refusal, {_PUBLISH: broker.admission.turn})
+        self._tls = tls
+        name_of = None if bearers is None else bearers.name_of
+        self._boundary = CallBoundary(observer, self._refusal, {_PUBLISH: broker.admission.turn}, name_of)
         self._server = grpc.aio.server(options=_OPTIONS, interceptors=[self._boundary])
         self._opened = False
         self._refusing = False
@@ -78,7 +90,11 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable(self._server, (*SERVICES, health.SERVICE_NAME))
         try:
-            self.port = self._server.add_insecure_port(self._listen)
+            self.port = (
+                self._server.add_insecure_port(self._listen)
+                if self._tls is None
+                else self._server.add_secure_port(self._listen, self._tls)
+            )
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._listen}: is the address right, and the port free?") from error
         await self._announce(serving=False)

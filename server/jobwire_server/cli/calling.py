@@ -1,4 +1,4 @@
-"""What the commands share that call a server: its address, and what its errors mean for the exit code."""
+"""What the commands share that call a server: how to reach it, and what its errors mean for the exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from jobwire import Client, DeadlineExceeded, InvalidArgument, JobwireError, NotFound, Unavailable
+from jobwire import (
+    Access,
+    Client,
+    DeadlineExceeded,
+    InvalidArgument,
+    JobwireError,
+    NotFound,
+    Unavailable,
+    access_from_environment,
+)
 from jobwire_server.cli.ending import Code, fail
 
 ServerOption = Annotated[
@@ -25,11 +34,19 @@ _TIMEOUT = 5.0
 Result = TypeVar("Result")
 
 
+def access() -> Access:
+    """TLS and token as JOBWIRE_CA_FILE and JOBWIRE_TOKEN say; in the environment only, since `ps` shows arguments."""
+    try:
+        return access_from_environment()
+    except ValueError as error:
+        fail(str(error), Code.USAGE)
+
+
 def call(server: str, work: Callable[[Client], Awaitable[Result]]) -> Result:
     """Does `work` with a client of the server; what goes wrong ends the command."""
 
     async def run() -> Result:
-        async with Client(server, timeout=_TIMEOUT, actor=_actor()) as client:
+        async with Client(server, timeout=_TIMEOUT, actor=_actor(), **access()) as client:
             return await work(client)
 
     try:

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from jobwire import Client, JobInfo, JobState, JobwireError
+from jobwire_server.cli.calling import access
 from jobwire_server.cli.children import Child, ChildError, child
 from jobwire_server.cli.ending import Code, fail
 from jobwire_server.cli.settings import database_is_set
@@ -105,7 +106,7 @@ async def _run(data: Path, url: str | None) -> _Measured:
         command = [*work, "--storage", str(storage), "--queue", _QUEUE]
         worker = await stack.enter_async_context(child("worker", command, data / "worker.log"))
         _tell("worker", f"excel_parse on queue {_QUEUE}, log in {worker.log}")
-        client = await stack.enter_async_context(Client(address))
+        client = await stack.enter_async_context(Client(address, **access()))
         await client.admin.create_queue(_QUEUE)
         with _clocked() as whole:
             with _clocked() as publish:

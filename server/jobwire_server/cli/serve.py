@@ -13,6 +13,7 @@ import typer
 import uvloop
 
 from jobwire_server import __version__, logs
+from jobwire_server.api.given_files import UnusableFile
 from jobwire_server.app import SchemaMismatch, Server
 from jobwire_server.app import serve as serve_until_signalled
 from jobwire_server.cli.ending import Code, fail, say
@@ -44,6 +45,8 @@ def serve(
         shell = _psql(url, data) if url else ""
         try:
             uvloop.run(serve_until_signalled(settings, lambda server: _tell(server, shell)))
+        except UnusableFile as error:
+            fail(f"the settings are not right:\n{error}", Code.USAGE)
         except (OSError, SchemaMismatch) as error:
             fail(str(error))
 

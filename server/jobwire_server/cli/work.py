@@ -12,7 +12,7 @@ import typer.core
 
 from jobwire import JobwireError, Worker
 from jobwire_server import logs
-from jobwire_server.cli.calling import DEFAULT_SERVER, ServerOption, code_of
+from jobwire_server.cli.calling import DEFAULT_SERVER, ServerOption, access, code_of
 from jobwire_server.cli.commands import CommandHandler, Guard
 from jobwire_server.cli.ending import Code, fail
 
@@ -75,7 +75,7 @@ def work(
     if shutil.which(command[0]) is None:
         fail(f"there is no program {command[0]!r} that can be run", Code.USAGE)
     logs.configure(log_format, log_level)
-    worker = Worker(server, stop_grace=_NO_LIMIT if stop_grace is None else stop_grace)
+    worker = Worker(server, stop_grace=_NO_LIMIT if stop_grace is None else stop_grace, **access())
     with Guard() as guard:
         handler = CommandHandler(command, {**os.environ, "JOBWIRE_SERVER": server}, kill_after, guard)
         try:

@@ -52,6 +52,12 @@ class DataTooLarge(InvalidArgument):
         )
 
 
+class Unauthenticated(JobwireError):
+    """The server wants a token that it knows, and the call brings none."""
+
+    reason = "UNAUTHENTICATED"
+
+
 class NotFound(JobwireError):
     """Something that a request names does not exist."""
 

@@ -1,11 +1,14 @@
-"""Runs the worker: `python -m jobwire_workers.excel_parse --server HOST:PORT --storage URL`."""
+"""Runs the worker: `python -m jobwire_workers.excel_parse --server HOST:PORT --storage URL`.
+
+JOBWIRE_TOKEN and JOBWIRE_CA_FILE in the environment are for a server that wants a token or speaks TLS.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from jobwire import Worker
+from jobwire import Worker, access_from_environment
 from jobwire_workers.excel_parse.errors import StorageError
 from jobwire_workers.excel_parse.handler import ExcelParse
 from jobwire_workers.excel_parse.storage import open_store
@@ -17,9 +20,10 @@ def main() -> None:
     options = parser.parse_args()
     try:
         open_store(options.storage)
+        access = access_from_environment()
     except (ValueError, StorageError) as error:
         parser.error(str(error))
-    worker = Worker(options.server)
+    worker = Worker(options.server, **access)
     handle = worker.handler(options.queue, concurrency=options.concurrency, run_in="process")
     handle(ExcelParse(options.storage))
     sys.stderr.write(
