@@ -217,10 +217,13 @@ class Backend:
         return wait_for(lambda: job if (job := self.job(job_id))["state"] in states else None, lambda: self.job(job_id))
 
 
+END = b"\r\n--edge--\r\n"
+
+
 def form(content: bytes, name: str = "a.xlsx") -> tuple[bytes, dict[str, str]]:
     """The body and the headers of a form with one file."""
     head = f'--edge\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
-    return head.encode() + content + b"\r\n--edge--\r\n", {"content-type": "multipart/form-data; boundary=edge"}
+    return head.encode() + content + END, {"content-type": "multipart/form-data; boundary=edge"}
 
 
 def wait_for(look: Callable[[], T | None], what: Callable[[], object], program: Program | None = None) -> T:

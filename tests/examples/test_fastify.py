@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import page_shell
-from tests.examples.backend import BLOCKS, EXAMPLE, INSTALL, AppDatabase, Backend, form, wait_for
+from tests.examples.backend import BLOCKS, END, EXAMPLE, INSTALL, AppDatabase, Backend, form, wait_for
 from tests.workers.workbooks import xlsx
 
 pytestmark = pytest.mark.timeout(300)
@@ -116,17 +116,13 @@ def test_a_server_that_is_stopped_finishes_what_it_has(backend: Backend) -> None
     watching = connect(backend)
     watching.sendall(f"GET /jobs/{job_id}/events HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     read_until(watching, b'"state":"created"')
-    body, headers = form(xlsx([["a"], [2]]))
-    uploading = connect(backend)
-    head = "".join(f"{name}: {value}\r\n" for name, value in {**headers, "content-length": len(body)}.items())
-    uploading.sendall(f"POST /excel HTTP/1.1\r\nHost: a\r\n{head}\r\n".encode() + body[:-10])
-    wait_for(lambda: list((backend.storage / "uploads").glob("*.part")), server.text)
+    uploading = half_an_upload(backend, xlsx([["a"], [2]]))
     server.terminate()
     # The stream ends, and nobody is let in any more; but the upload is taken to its end.
     read_to_the_end(watching)
     wait_for(lambda: refused(backend), server.text)
     assert server.running.poll() is None
-    uploading.sendall(body[-10:])
+    uploading.sendall(END)
     assert read_to_the_end(uploading).startswith(b"HTTP/1.1 202")
     assert server.ends() == 0
     assert len(list((backend.storage / "uploads").glob("*.xlsx"))) == 2
@@ -136,7 +132,7 @@ def test_a_server_that_is_stopped_finishes_what_it_has(backend: Backend) -> None
 BAD_UPLOADS = [
     (*form(b""), "not an .xlsx workbook"),
     (*form(b"name;age"), "not an .xlsx workbook"),
-    (b"PK\3\4", {"content-type": "application/octet-stream"}, "as a form with one file"),
+    (b"{}", {"content-type": "application/json"}, "as a form with one file"),
     (b"--edge--\r\n", {"content-type": "multipart/form-data; boundary=edge"}, "has no file"),
 ]
 
@@ -147,7 +143,10 @@ def test_bad_uploads_are_refused_and_leave_nothing(backend: Backend) -> None:
     for body, headers, says in BAD_UPLOADS:
         answer = backend.ask("POST", "/excel", body, headers)
         assert (answer.status, says in answer.json["error"]) == (400, True), answer
+    assert backend.ask("POST", "/excel", b"PK\3\4", {"content-type": "application/zip"}).status == 415
     assert backend.ask("GET", "/jobs/not-an-id").status == 400
+    half_an_upload(backend, xlsx([["a"], [1]])).close()
+    wait_for(lambda: not list((backend.storage / "uploads").glob("*.part")), lambda: "half an upload is kept")
     assert list((backend.storage / "uploads").iterdir()) == []
     assert backend.database.run("SELECT count(*) FROM jobwire.job") == [(0,)]
 
@@ -166,6 +165,16 @@ def test_a_failed_job_says_why_to_the_one_who_uploaded(backend: Backend) -> None
     finally:
         excel.terminate()
         excel.wait(60)
+
+
+def half_an_upload(backend: Backend, content: bytes) -> socket.socket:
+    """A connection over which a form has been sent all but its END; it is on its way to the disk."""
+    body, headers = form(content)
+    connection = connect(backend)
+    head = "".join(f"{name}: {value}\r\n" for name, value in {**headers, "content-length": len(body)}.items())
+    connection.sendall(f"POST /excel HTTP/1.1\r\nHost: a\r\n{head}\r\n".encode() + body[: -len(END)])
+    wait_for(lambda: list((backend.storage / "uploads").glob("*.part")), lambda: "nothing of it has come")
+    return connection
 
 
 def connect(backend: Backend) -> socket.socket:
