@@ -5,12 +5,26 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
-.PHONY: help setup protos run demo test chaos model mutants bounded soak bench bench-peers lint format requirements grpcurl clean
+.PHONY: help setup protos clients run demo test conformance chaos model mutants bounded soak bench bench-peers lint format requirements grpcurl clean
 
 PYTHON ?= python3
 GRPCURL_VERSION := v1.9.4
 BIN := .venv/bin
 PACKAGES := clients/python server workers
+
+# The clients in other languages: the program without which each cannot be built, and the last thing that its build makes.
+LANGUAGES := node go java rust
+TOOL_node := npm
+TOOL_go := go
+TOOL_java := mvn
+TOOL_rust := cargo
+BUILT_node := clients/node/build/conformance/driver.js
+BUILT_go := clients/go/bin/conformance
+BUILT_java := clients/java/target/test-classes/conformance/Driver.class
+BUILT_rust := clients/rust/target/debug/examples/conformance
+# What a build makes, and so does not depend on.
+MADE := node_modules dist build generated bin v1 target
+MADE_OF = $(shell find clients/$(1) protos \( -false $(MADE:%=-o -name %) \) -not -path 'protos/*' -prune -o -type f -not -name Cargo.lock -print)
 
 # Each stamp says that its work was done after the files it depends on changed last.
 INSTALLED := .venv/.installed
@@ -26,14 +40,19 @@ setup: $(INSTALLED)  ## create .venv with the pinned packages, hashes checked, a
 
 protos: $(STUBS)  ## generate the Python stubs from protos/
 
+clients: $(LANGUAGES:%=client-%)  ## build the clients whose toolchain is here; client-go builds one
+
 run: $(STUBS)  ## serve until Ctrl-C; DATABASE_URL names the database, else a PostgreSQL is embedded
 	@exec jobwire serve $(if $(DATABASE_URL)$(JOBWIRE_DATABASE_URL),,--embedded)
 
 demo: $(STUBS)  ## parse a real workbook: server, worker and PostgreSQL are started and stopped for it
 	@exec jobwire demo
 
-test: $(STUBS)  ## run the tests, three files at a time; ARGS="-k resume" narrows them
+test: $(STUBS) clients  ## run the tests, three files at a time; ARGS="-k resume" narrows them
 	@exec pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+conformance: $(STUBS) clients  ## try every client by the same scenarios; ARGS="go --json" narrows, ARGS=--write writes docs/conformance.md
+	@exec python -m tests.conformance $(ARGS)
 
 chaos: $(STUBS)  ## draw faults and load from a seed, and check every promise; ARGS="--help" says what can be set
 	@exec python -m tests.chaos $(ARGS)
@@ -71,6 +90,7 @@ bench-peers: $(STUBS)  ## the same beside other job queues, which are fetched in
 
 clean:  ## remove what was generated or installed here; .data, where databases are, stays
 	@rm -rf .venv .tools build clients/python/jobwire/v1 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(foreach language,$(LANGUAGES),$(MADE:%=clients/$(language)/%)) clients/node/src/generated clients/rust/Cargo.lock
 	@find $(PACKAGES) tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -87,6 +107,33 @@ $(INSTALLED): requirements/dev.txt $(PACKAGES:%=%/pyproject.toml) | $(BIN)/pytho
 
 $(STUBS): $(shell find protos -name '*.proto') scripts/generate_stubs.py $(INSTALLED)
 	@$(BIN)/python scripts/generate_stubs.py
+	@touch $@
+
+.PHONY: $(LANGUAGES:%=client-%)
+$(LANGUAGES:%=client-%): client-%:
+	@if command -v $(TOOL_$*) >/dev/null; then $(MAKE) $(BUILT_$*); else echo "Left out: clients/$*, since there is no $(TOOL_$*) on PATH"; fi
+
+clients/node/node_modules/.package-lock.json: clients/node/package-lock.json
+	@cd clients/node && npm ci --silent
+
+$(BUILT_node): $(call MADE_OF,node) clients/node/node_modules/.package-lock.json
+	@echo "Building clients/node"
+	@cd clients/node && npm run --silent build
+	@touch $@
+
+$(BUILT_go): $(call MADE_OF,go) $(INSTALLED)
+	@echo "Building clients/go"
+	@cd clients/go && buf generate ../../protos && go build -o bin/ ./...
+	@touch $@
+
+$(BUILT_java): $(call MADE_OF,java)
+	@echo "Building clients/java"
+	@cd clients/java && mvn --batch-mode --quiet -DskipTests package
+	@touch $@
+
+$(BUILT_rust): $(call MADE_OF,rust)
+	@echo "Building clients/rust"
+	@cd clients/rust && cargo build --quiet --examples
 	@touch $@
 
 .tools/bin/grpcurl-$(GRPCURL_VERSION):

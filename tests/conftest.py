@@ -63,6 +63,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """What a client does not claim was not tried: that is no success, and nothing that one should look after."""
+    if report.when == "call" and report.passed and ["conformance", "not claimed"] in map(list, report.user_properties):
+        return "not claimed", "-", "NOT CLAIMED"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Postgres:
     """The PostgreSQL of the run.

@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 
 import grpc
 import grpc.aio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 import jobwire
 from jobwire import Client, Job, Unavailable, Worker
 from jobwire.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
+from tests.certificates import new_certificate
 from tests.client.scripted_server import ScriptedServer, delivery
-
-
-def _certificate() -> tuple[bytes, bytes]:
-    """A fresh key and its self-signed certificate for `localhost`, both as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return private, certificate.public_bytes(pem)
 
 
 @pytest.fixture
 async def encrypted() -> AsyncIterator[tuple[ScriptedServer, str, grpc.ChannelCredentials]]:
-    key, certificate = _certificate()
+    key, certificate = new_certificate()
     scripted = ScriptedServer()
     grpc_server = grpc.aio.server()
     add_QueueServiceServicer_to_server(scripted, grpc_server)

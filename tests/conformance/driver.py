@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -170,16 +170,29 @@ class Driver:
         """The first event of a kind with these fields, whether it came already or is yet to come."""
         return (await self.hears_all(event, 1, **fields))[0]
 
+    async def hears_any(self, *kinds: str) -> Event:
+        """The first event of one of these kinds."""
+        return (await self._hears(1, f"events {' or '.join(map(repr, kinds))}", lambda event: event["event"] in kinds))[
+            0
+        ]
+
     async def hears_all(self, event: str, count: int, **fields: object) -> list[Event]:
         """The first so many events of a kind."""
-        try:
+        wanted = {"event": event, **fields}
+        return await self._hears(count, f"events {event!r} with {fields}", lambda one: wanted.items() <= one.items())
+
+    async def _hears(self, count: int, what: str, wanted: Callable[[Event], bool]) -> list[Event]:
+        found: list[Event] = []
+
+        def enough() -> bool:
+            found[:] = filter(wanted, self.events)
+            return len(found) >= count
+
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience), self._heard:
-                await self._heard.wait_for(lambda: self._over or len(self.said(event, **fields)) >= count)
-        except TimeoutError:
-            pass
-        found = self.said(event, **fields)
-        if len(found) < count:
-            raise DriverFault(f"{len(found)} of {count} events {event!r} with {fields}")
+                await self._heard.wait_for(lambda: enough() or self._over)
+        if not enough():
+            raise DriverFault(f"{len(found)} of {count} {what}")
         return found[:count]
 
     # Its end.

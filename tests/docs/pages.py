@@ -34,6 +34,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from jobwire_server.app import running
+from jobwire_server.embedded import find_binaries
 from jobwire_server.settings import load_settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -84,10 +85,19 @@ class Block:
         """Whether it is run as it stands."""
         return self.language in RUN and self.file is None
 
-    @property
-    def missing(self) -> list[str]:
-        """The programs it needs that are not here."""
-        return [program for program in self.needs if shutil.which(program) is None]
+
+def sections_of(page: str) -> dict[str, str]:
+    """The parts of a page by their headings of the second level, each with its lines where they were."""
+    tokens = MarkdownIt().parse(page)
+    lines = page.splitlines(keepends=True)
+    begins = [
+        (token.map[0], tokens[index + 1].content)
+        for index, token in enumerate(tokens)
+        if token.type == "heading_open" and token.tag == "h2" and token.map
+    ]
+    ends = [*(begin for begin, _ in begins[1:]), len(lines)]
+    parts = zip(begins, ends, strict=True)
+    return {heading: "\n" * begin + "".join(lines[begin:end]) for (begin, heading), end in parts}
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -169,32 +179,39 @@ class Shell:
         assert any(block.runs for block in blocks), "nothing on this page is run"
         left_out: dict[str, list[int]] = {}
         for block in blocks:
-            if block.missing:
-                left_out.setdefault(", ".join(block.missing), []).append(block.line)
+            if missing := self.missing(block):
+                left_out.setdefault(", ".join(missing), []).append(block.line)
             else:
                 self.check(block)
         if left_out:
             said = [f"{programs} (lines {', '.join(map(str, lines))})" for programs, lines in left_out.items()]
             pytest.skip(f"what could be run holds; left out, since not everything is here: {'; '.join(said)}")
 
+    def missing(self, block: Block) -> list[str]:
+        """The programs that a block needs and that are not here."""
+        return [program for program in block.needs if shutil.which(program, path=self.environment["PATH"]) is None]
+
     def check(self, block: Block) -> None:
         """Runs a block, writes its file or finds it in its file; fails if that is not as the page says."""
         printed = self.run(block)
-        if block.output is not None and not matches(printed, block.output):
-            pytest.fail(f"the block of line {block.line} printed\n{printed}\nbut the page says\n{block.output}")
+        if block.output is not None and not matches(printed, expected := self._replaced(block.output)):
+            pytest.fail(f"the block of line {block.line} printed\n{printed}\nbut the page says\n{expected}")
 
     def run(self, block: Block) -> str:
         """Does the same, but for what it prints, which is returned."""
         if block.is_excerpt:
             _find(block)
             return ""
-        code = block.code
-        for said, meant in self.replacements.items():
-            code = code.replace(said, meant)
+        code = self._replaced(block.code)
         if block.file is not None:
             (self.folder / block.file).write_text(code)
             return ""
         return self._run(block, code)
+
+    def _replaced(self, text: str) -> str:
+        for said, meant in self.replacements.items():
+            text = text.replace(said, meant)
+        return text
 
     def _run(self, block: Block, code: str) -> str:
         scratch = self.scratch or self.folder
@@ -273,7 +290,7 @@ async def page_shell(
     settings = load_settings(database_url=database_url, listen="127.0.0.1:0", http_listen="127.0.0.1:0", drain_linger=0)
     async with running(settings) as server:
         known = {name: value for name, value in os.environ.items() if not name.startswith("JOBWIRE_")} | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}:{REPOSITORY / '.tools/bin'}:{os.environ['PATH']}:{find_binaries()}",
             "JOBWIRE_SERVER": server.address,
             "DATABASE_URL": database_url,
             "COLUMNS": "100",

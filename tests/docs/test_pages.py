@@ -89,7 +89,7 @@ def test_blocks_that_run_or_name_a_file_are_found() -> None:
     one, excerpt, left_out, written = blocks_of(PAGE)
     assert (one.code, one.output, one.line, one.runs) == ("echo one\n", "one\n", 2, True)
     assert (excerpt.file, excerpt.is_excerpt, excerpt.runs) == ("clients/go/some/file.go", True, False)
-    assert left_out.missing == ["nonsense-of-a-program", "other"]
+    assert left_out.needs == ("nonsense-of-a-program", "other")
     assert (written.file, written.is_excerpt) == ("shown.ts", False)
 
 

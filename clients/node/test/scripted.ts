@@ -145,6 +145,7 @@ export class Stream {
         maxInFlight,
         heartbeatInterval: toDuration(heartbeat),
         resumeGrace: toDuration(grace),
+        serverVersion: "1.2.3",
       }),
     });
   }

@@ -201,7 +201,8 @@ def _message(code: grpc.StatusCode, reason: str, text: str, target: str) -> str:
     if reason:
         return text or reason
     if code is grpc.StatusCode.UNAVAILABLE:
-        why = text.rsplit(": ", 1)[-1] or "no connection"
+        # The innermost cause; what is left of the brackets around it is not.
+        why = text.rsplit(": ", 1)[-1].rstrip("]") or "no connection"
         return f"cannot reach Jobwire at {target} ({why}): is it running there, and are address and TLS right?"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer from Jobwire at {target} in time; the call may have taken effect, and repeating it is safe"

@@ -19,6 +19,7 @@ from jobwire_server.app import serve as serve_until_signalled
 from jobwire_server.cli.ending import Code, fail, say
 from jobwire_server.cli.settings import database_is_set, settings_or_fail
 from jobwire_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from jobwire_server.settings import Settings
 
 app = typer.Typer()
 
@@ -44,7 +45,7 @@ def serve(
         logs.configure(settings.log_format, settings.log_level)
         shell = _psql(url, data) if url else ""
         try:
-            uvloop.run(serve_until_signalled(settings, lambda server: _tell(server, shell)))
+            uvloop.run(serve_until_signalled(settings, lambda server: _tell(settings, server, shell)))
         except UnusableFile as error:
             fail(f"the settings are not right:\n{error}", Code.USAGE)
         except (OSError, SchemaMismatch) as error:
@@ -73,10 +74,12 @@ def _psql(url: str, data: Path) -> str:
     return f"  {password} psql -h {address.hostname} -p {address.port} -U {address.username} postgres\n"
 
 
-def _tell(server: Server, shell: str) -> None:
+def _tell(settings: Settings, server: Server, shell: str) -> None:
     if not sys.stdout.isatty():
         return  # the log has it
     example = """'{"queue": "hello", "jobs": [{"data": "{\\"name\\": \\"world\\"}"}]}'"""
+    options = "-plaintext" if settings.tls_cert is None else f"-cacert {settings.tls_cert}"
+    call = options if settings.tokens_file is None else f"{options} -H 'authorization: Bearer TOKEN'"
     sys.stdout.write(
         f"""
   Jobwire {__version__} serves until Ctrl-C.
@@ -85,8 +88,8 @@ def _tell(server: Server, shell: str) -> None:
   health   http://{server.http_address}/livez   http://{server.http_address}/readyz
   metrics  http://{server.http_address}/metrics
 
-  grpcurl -plaintext {server.address} list
-  grpcurl -plaintext -d {example} {server.address} jobwire.v1.QueueService/Publish
+  grpcurl {options} {server.address} list
+  grpcurl {call} -d {example} {server.address} jobwire.v1.QueueService/Publish
 {shell}
 """
     )

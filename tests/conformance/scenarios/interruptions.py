@@ -75,9 +75,10 @@ async def server_restart(stage: Stage) -> None:
     """A handler that runs through a crash of the server is not disturbed, and its end counts, also if it comes while
     the server is down.
     """
-    server = await stage.own_server()
+    # However long the start takes, nobody gives the session up: neither the other replicas nor the worker itself.
+    server = await stage.own_server(owner_grace=600)
     driver = await stage.driver(server.address)
-    await driver.work(stage.queue, concurrency=2)
+    await driver.work(stage.queue, concurrency=2, heartbeat_interval=60)
     held, ended = await stage.publish("held", "ends meanwhile")
     await driver.started(held)
     await driver.started(ended)
@@ -98,6 +99,7 @@ async def _goes_on(stage: Stage, driver: Driver, held: str) -> None:
     await driver.started(following)
     job = await stage.job(held)
     assert (job.state, job.attempt) == (JobState.ACTIVE, 1)
+    assert len(await stage.sessions()) == 1, "another session was opened beside the one that was to be resumed"
     for job_id in (held, following):
         await driver.complete(job_id, f"end of {job_id}")
     await stage.completed(held, f"end of {held}")

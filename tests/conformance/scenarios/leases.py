@@ -93,8 +93,8 @@ async def slow_reader(stage: Stage) -> None:
     for n, job_id in enumerate(ids):
         started = (await driver.hears_all("started", n + 1))[n]
         assert (started["job_id"], len(started["data"])) == (job_id, PAYLOAD)
-        # Long enough that a second one would be there if it had been sent.
-        await asyncio.sleep(0.3)
+        # Long enough that a second one would be there if it had been sent; the first time, that heartbeats were missed.
+        await asyncio.sleep(0.3 if n else 5)
         assert len(driver.said("started")) == n + 1
         await driver.complete(job_id, n)
     for n, job_id in enumerate(ids):

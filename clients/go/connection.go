@@ -1,0 +1,121 @@
+package jobwire
+
+// The channel to Jobwire: its options, its stubs, and calls that are repeated where that helps.
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver/dns"
+
+	jobwirev1 "jobwire/v1"
+)
+
+func init() {
+	// A name is looked up again when a connection ends, at most this often. With gRPC's own 30 s a client would know no living
+	// replica at the end of a rolling update that is quicker than that. gRPC has this setting only for the whole program.
+	dns.SetMinResolutionInterval(time.Second)
+}
+
+const (
+	// Calls of a publisher are spread over all replicas.
+	forPublishers = "round_robin"
+	// A worker's Acks go to the replica that serves its streams, over the same connection.
+	forWorkers = "pick_first"
+)
+
+func dialOptions(balancing string, config *tls.Config, said *bearer) []grpc.DialOption {
+	transport := insecure.NewCredentials()
+	if config != nil {
+		transport = credentials.NewTLS(config)
+	}
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithPerRPCCredentials(said),
+		// A connection that died unnoticed is found within 40 s, also while nothing is called.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
+		// A restarted server is found within seconds; gRPC's own pause grows to two minutes. Connecting takes less than an
+		// attempt may, so that the error says why it failed.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcbackoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		grpc.WithDefaultServiceConfig(fmt.Sprintf(`{"loadBalancingConfig": [{%q: {}}]}`, balancing)),
+		// Nobody keeps another one in DNS, and to look for it would cost a query each time.
+		grpc.WithDisableServiceConfig(),
+		// A page of ListJobs is the largest answer; requests stay below 4 MiB by the contract.
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20), grpc.MaxCallSendMsgSize(4<<20)),
+	}
+}
+
+// connection is one channel and its stubs.
+type connection struct {
+	target  string
+	channel *grpc.ClientConn
+	queue   jobwirev1.QueueServiceClient
+	admin   jobwirev1.AdminServiceClient
+}
+
+// connect prepares a connection; nothing is sent yet.
+func connect(target, balancing string, config *tls.Config, said *bearer) (*connection, error) {
+	channel, err := grpc.NewClient(target, dialOptions(balancing, config, said)...)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no address of a server, such as 127.0.0.1:50051: %w", target, err)
+	}
+	return &connection{target, channel, jobwirev1.NewQueueServiceClient(channel), jobwirev1.NewAdminServiceClient(channel)}, nil
+}
+
+func (c *connection) close() { _ = c.channel.Close() }
+
+// method is one of a stub's.
+type method[Request, Response any] func(context.Context, Request, ...grpc.CallOption) (Response, error)
+
+// call makes a call, repeated with growing pauses until timeout or the end of ctx. It returns an *Error, or why ctx was cancelled.
+func call[Request, Response any](
+	ctx context.Context, c *connection, timeout time.Duration, method method[Request, Response], request Request,
+) (Response, error) {
+	tries := attempts{deadline: time.Now().Add(timeout)}
+	if deadline, ok := ctx.Deadline(); ok && deadline.Before(tries.deadline) {
+		tries.deadline = deadline
+	}
+	var telling *Error
+	for {
+		response, err := attempt(ctx, c, tries.remaining(), method, request)
+		if err == nil {
+			return response, nil
+		}
+		if telling == nil || err.Code != codes.DeadlineExceeded {
+			// What kept failing says more than that the time is up.
+			telling = err
+		}
+		again := tries.after(ctx, err)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return response, ctx.Err()
+		}
+		if !again {
+			return response, telling
+		}
+	}
+}
+
+// attempt makes a call once.
+func attempt[Request, Response any](
+	ctx context.Context, c *connection, timeout time.Duration, method method[Request, Response], request Request,
+) (Response, *Error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	response, err := method(ctx, request)
+	if err != nil {
+		return response, errorFrom(err, c.target)
+	}
+	return response, nil
+}

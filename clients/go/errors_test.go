@@ -1,0 +1,98 @@
+package jobwire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+func TestAnErrorIsFoundByItsCodeAndItsReason(t *testing.T) {
+	full := fmt.Errorf("publishing: %w", &Error{Code: codes.ResourceExhausted, Reason: "QUEUE_FULL", Message: "full"})
+	for target, same := range map[error]bool{
+		ErrResourceExhausted: true, ErrQueueFull: true, ErrOverloaded: false, ErrUnavailable: false, context.DeadlineExceeded: false,
+	} {
+		if errors.Is(full, target) != same {
+			t.Errorf("errors.Is(%v, %v) is not %v", full, target, same)
+		}
+	}
+	late := &Error{Code: codes.DeadlineExceeded}
+	if !errors.Is(late, context.DeadlineExceeded) || !errors.Is(late, ErrDeadlineExceeded) {
+		t.Error("DEADLINE_EXCEEDED is not what the context package calls so")
+	}
+	var failure *Error
+	if !errors.As(full, &failure) || failure.Reason != "QUEUE_FULL" {
+		t.Errorf("errors.As finds %v", failure)
+	}
+}
+
+func TestTheServersOwnWordsAndDetailsStand(t *testing.T) {
+	client := client(t)
+	_, err := client.Publish(patient(t), "no queue's name!", NewJob{Data: 1})
+	var failure *Error
+	if !errors.As(err, &failure) || !errors.Is(err, ErrInvalidArgument) || failure.Reason != "INVALID_ARGUMENT" {
+		t.Fatalf("%#v", err)
+	}
+	if len(failure.FieldViolations) != 1 || failure.FieldViolations[0].Field != "queue" || failure.FieldViolations[0].Description == "" {
+		t.Errorf("%+v", failure.FieldViolations)
+	}
+	if _, err = client.GetJob(patient(t), newQueue(), NewJobID()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%#v", err)
+	}
+	if _, err = client.Wait(patient(t), newQueue(), NewJobID()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%#v", err)
+	}
+}
+
+func TestACallThatReachesNobodySaysSoInItsTime(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	client, err := NewClient(address, Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_, err = client.Publish(t.Context(), "work", NewJob{})
+	if !errors.Is(err, ErrUnavailable) {
+		t.Fatalf("%#v", err)
+	}
+	said := fmt.Sprintf("cannot reach Jobwire at %s (dial tcp %s: connect: connection refused): is it running there", address, address)
+	if !strings.HasPrefix(err.Error(), said) {
+		t.Errorf("%v", err)
+	}
+	// The caller's own word is another matter.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err = client.Publish(ctx, "work", NewJob{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%#v", err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err = client.Wait(ctx, "work", NewJobID()); !errors.Is(err, ErrDeadlineExceeded) || !strings.Contains(err.Error(), "never seen") {
+		t.Errorf("%#v", err)
+	}
+}
+
+func TestPausesGrowToABoundAndBeginAnew(t *testing.T) {
+	var pauses backoff
+	longest := time.Duration(0)
+	for range 1000 {
+		longest = max(longest, pauses.pause(0))
+	}
+	if longest > longestPause || longest < longestPause/2 {
+		t.Errorf("the longest of many is %v", longest)
+	}
+	pauses.reset()
+	if pause := pauses.pause(time.Minute); pause < time.Minute || pause > time.Minute+firstPause {
+		t.Errorf("asked to wait a minute, it waits %v", pause)
+	}
+}

@@ -1,0 +1,90 @@
+package jobwire
+
+// What a session is to the server, as far as the worker knows. No I/O; all times are the monotonic clock's.
+
+import (
+	"time"
+
+	jobwirev1 "jobwire/v1"
+)
+
+// How long the first event of a stream may take.
+const openingTime = 10 * time.Second
+
+// standing is the identity, the terms and the signs of life of one session, guarded by its lock.
+type standing struct {
+	// The session; empty if there is none.
+	id string
+	// The number of the last Subscribe that was made for it.
+	epoch int64
+	// The last event received on the present stream.
+	lastSequence int64
+	// The job ids of the deliveries that the session holds, by handle: those whose settling Ack has not been answered. Nothing else
+	// may be named in a resume.
+	held map[string]string
+	// The credits that the server was told of last.
+	toldCredits int
+	// Told when the terms change, so that whoever sleeps until a time reckoned from them looks again.
+	changed notice
+
+	grace     time.Duration
+	open      bool
+	lastEvent time.Time
+	lastSign  time.Time
+}
+
+// subscribing: a new Subscribe is about to be made.
+func (s *standing) subscribing(credits int) {
+	s.lastSequence = 0
+	s.toldCredits = credits
+	s.open = false
+	s.lastEvent = time.Now()
+	if s.id != "" {
+		s.epoch++
+	}
+	s.changed.tell()
+}
+
+// opened: the stream is open under these terms.
+func (s *standing) opened(opened *jobwirev1.SessionOpened) {
+	s.id = opened.GetSessionId()
+	s.epoch = max(s.epoch, opened.GetEpoch())
+	s.grace = max(opened.GetResumeGrace().AsDuration(), 3*opened.GetHeartbeatInterval().AsDuration())
+	s.open = true
+	s.changed.tell()
+}
+
+// draining: the server goes away, and waits so long for a resume.
+func (s *standing) draining(resumeWithin time.Duration) {
+	s.grace = resumeWithin
+	s.changed.tell()
+}
+
+// event: an event arrived.
+func (s *standing) event(sequence int64) {
+	s.lastSequence = sequence
+	s.lastEvent = time.Now()
+	s.sign()
+}
+
+// sign: the server gave a sign of life.
+func (s *standing) sign() { s.lastSign = time.Now() }
+
+// lost: the session is over.
+func (s *standing) lost() {
+	s.id, s.epoch, s.lastSequence = "", 0, 0
+	clear(s.held)
+}
+
+// eventDue is when a stream that brought no event until then is dead: after two thirds of the grace that holds.
+func (s *standing) eventDue() time.Time {
+	if !s.open {
+		return s.lastEvent.Add(openingTime)
+	}
+	return s.lastEvent.Add(s.silence())
+}
+
+// signDue is when handlers are cancelled if nothing was heard of the server until then.
+func (s *standing) signDue() time.Time { return s.lastSign.Add(s.silence()) }
+
+func (s *standing) silence() time.Duration { return s.grace * 2 / 3 }

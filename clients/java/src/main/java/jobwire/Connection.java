@@ -1,0 +1,142 @@
+package jobwire;
+
+import io.grpc.Channel;
+import io.grpc.ClientInterceptors;
+import io.grpc.ConnectivityState;
+import io.grpc.Grpc;
+import io.grpc.ManagedChannel;
+import io.grpc.ManagedChannelBuilder;
+import io.grpc.Metadata;
+import io.grpc.StatusRuntimeException;
+import io.grpc.stub.MetadataUtils;
+import java.time.Duration;
+import java.util.concurrent.Executor;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
+import jobwire.v1.QueueServiceGrpc;
+import jobwire.v1.QueueServiceGrpc.QueueServiceBlockingStub;
+import jobwire.v1.QueueServiceGrpc.QueueServiceStub;
+
+/** The channel to Jobwire: its settings, its stubs, and calls that are repeated where that helps. */
+final class Connection {
+    private static final Metadata.Key<String> AUTHORIZATION =
+            Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+
+    private final String target;
+    private final ManagedChannel channel;
+    private final QueueServiceBlockingStub blocking;
+    private final QueueServiceStub async;
+
+    /** For callers that publish and look: calls are spread over all addresses of the name. */
+    static Connection forCallers(Endpoint endpoint) {
+        return new Connection(endpoint, builder(endpoint, "round_robin"));
+    }
+
+    /**
+     * For a worker: its Acks share the connection of its streams, and so go to the replica that serves them.
+     *
+     * @param executor runs everything that gRPC calls back
+     */
+    static Connection forWorker(Endpoint endpoint, Executor executor) {
+        return new Connection(endpoint, builder(endpoint, "pick_first").executor(executor));
+    }
+
+    private static ManagedChannelBuilder<?> builder(Endpoint endpoint, String balancing) {
+        return Grpc.newChannelBuilder(endpoint.target(), endpoint.credentials())
+                .defaultLoadBalancingPolicy(balancing)
+                // A connection that died unnoticed is found within 40 s, also while no call is under way: proxies and
+                // firewalls forget connections that are idle for a few minutes.
+                .keepAliveTime(30, TimeUnit.SECONDS)
+                .keepAliveTimeout(10, TimeUnit.SECONDS)
+                .keepAliveWithoutCalls(true)
+                // Deliveries are up to 1 MiB together, but a single job with its headers may be larger, and so may pages.
+                .maxInboundMessageSize(64 * 1024 * 1024);
+    }
+
+    private Connection(Endpoint endpoint, ManagedChannelBuilder<?> builder) {
+        target = endpoint.target();
+        channel = builder.build();
+        Channel calls = channel;
+        if (endpoint.token() != null) {
+            Metadata headers = new Metadata();
+            headers.put(AUTHORIZATION, "Bearer " + endpoint.token());
+            calls = ClientInterceptors.intercept(channel, MetadataUtils.newAttachHeadersInterceptor(headers));
+        }
+        blocking = QueueServiceGrpc.newBlockingStub(calls);
+        async = QueueServiceGrpc.newStub(calls);
+    }
+
+    /** Host and port. */
+    String target() {
+        return target;
+    }
+
+    /** The stub of calls that answer by callbacks, as seen by the connection's executor. */
+    QueueServiceStub async() {
+        connectAtOnce();
+        return async;
+    }
+
+    /** Makes a call, repeated with growing pauses within {@code timeout}; throws JobwireException. */
+    <T> T call(Function<QueueServiceBlockingStub, T> method, Duration timeout) {
+        Retrying.Attempts attempts = new Retrying.Attempts(timeout);
+        while (true) {
+            JobwireException error;
+            try {
+                return attempt(method, attempts.timeout());
+            } catch (JobwireException failure) {
+                error = failure;
+            }
+            sleep(attempts.pauseAfter(error));
+        }
+    }
+
+    /** Makes a call once; throws JobwireException. */
+    <T> T attempt(Function<QueueServiceBlockingStub, T> method, Duration timeout) {
+        connectAtOnce();
+        try {
+            return method.apply(blocking.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS));
+        } catch (StatusRuntimeException failure) {
+            throw Thread.currentThread().isInterrupted()
+                    ? Errors.interrupted(target, failure)
+                    : Errors.from(failure, target);
+        }
+    }
+
+    /** Waits between attempts. */
+    void sleep(Duration pause) {
+        try {
+            TimeUnit.NANOSECONDS.sleep(pause.toNanos());
+        } catch (InterruptedException interrupted) {
+            throw Errors.interrupted(target, interrupted);
+        }
+    }
+
+    /** Lets the next call make a new connection, since the present one answers no more. */
+    void startOver() {
+        channel.enterIdle();
+    }
+
+    /**
+     * Ends gRPC's own pause between attempts to connect, which grows to two minutes and cannot be set: whoever calls
+     * has made a pause already. The name is looked up again as well (as often as Java's own cache of names allows).
+     */
+    private void connectAtOnce() {
+        if (channel.getState(false) == ConnectivityState.TRANSIENT_FAILURE) {
+            channel.enterIdle();
+        }
+    }
+
+    /** Closes the channel. What is under way may end for so long; then it is cancelled. */
+    void close(Duration patience) {
+        channel.shutdown();
+        try {
+            channel.awaitTermination(patience.toNanos(), TimeUnit.NANOSECONDS);
+            channel.shutdownNow();
+            channel.awaitTermination(5, TimeUnit.SECONDS);
+        } catch (InterruptedException interrupted) {
+            channel.shutdownNow();
+            Thread.currentThread().interrupt();
+        }
+    }
+}

@@ -1,0 +1,96 @@
+package jobwire;
+
+import java.time.Duration;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import jobwire.v1.SessionOpened;
+
+/**
+ * What a session is to the server, as far as the worker knows: identity, terms, signs of life. No I/O.
+ *
+ * <p>All times are of {@code System.nanoTime}. {@code held} are the deliveries whose settling Ack has not been answered;
+ * nothing else may be named in a resume.
+ */
+final class Standing {
+    /** How long the first event of a stream may take. */
+    private static final long OPENING_TIME = Duration.ofSeconds(10).toNanos();
+
+    /** The session; empty if there is none. */
+    String id = "";
+
+    /** The number of the last Subscribe that was made for it. */
+    long epoch;
+
+    /** The last event received on the present stream. */
+    long lastSequence;
+
+    /** The credits that the server was told of last. */
+    int toldCredits;
+
+    /** The job ids of the deliveries that the session holds, by handle. */
+    final Map<String, String> held = new LinkedHashMap<>();
+
+    private long grace;
+    private boolean opened;
+    private long lastEvent = System.nanoTime();
+    private long lastSign = lastEvent;
+
+    /** A new Subscribe is about to be made. */
+    void subscribing(int credits) {
+        lastSequence = 0;
+        toldCredits = credits;
+        opened = false;
+        lastEvent = System.nanoTime();
+        if (!id.isEmpty()) {
+            epoch++;
+        }
+    }
+
+    /** The stream is open under these terms. */
+    void opened(SessionOpened terms) {
+        id = terms.getSessionId();
+        epoch = Math.max(epoch, terms.getEpoch());
+        long heartbeat = Wire.span(terms.getHeartbeatInterval()).toNanos();
+        grace = Math.max(Wire.span(terms.getResumeGrace()).toNanos(), 3 * heartbeat);
+        opened = true;
+    }
+
+    /** The server goes away, and waits so long for a resume. */
+    void draining(Duration resumeWithin) {
+        grace = resumeWithin.toNanos();
+    }
+
+    /** An event arrived. */
+    void event(long sequence) {
+        lastSequence = sequence;
+        lastEvent = System.nanoTime();
+        sign();
+    }
+
+    /** The server gave a sign of life. */
+    void sign() {
+        lastSign = System.nanoTime();
+    }
+
+    /** The session is over. */
+    void lost() {
+        id = "";
+        epoch = 0;
+        lastSequence = 0;
+        held.clear();
+    }
+
+    /** How long the stream may still bring nothing before it counts as dead: two thirds of the grace that holds. */
+    long streamLeft() {
+        return lastEvent + (opened ? silence() : OPENING_TIME) - System.nanoTime();
+    }
+
+    /** How long nothing may still be heard of the server at all before handlers are stopped. */
+    long signLeft() {
+        return lastSign + silence() - System.nanoTime();
+    }
+
+    private long silence() {
+        return grace / 3 * 2;
+    }
+}

@@ -1,0 +1,47 @@
+"""A driver that breaks a promise fails the scenario of that promise, for that reason."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.playing import Ahead, play
+from tests.conformance.servers import Servers
+
+BROKEN = Path(__file__).with_name("broken_driver.py")
+PATIENCE = 10.0
+"""How long to wait for what a broken driver does not do, in seconds."""
+
+FAULTS = {
+    "repeats_under_new_ids": ("republish", "assert '.+' == '.+'"),
+    "takes_more_than_it_may": ("deliver", "assert [34] == 2"),
+    "completes_at_once": ("ack", "completed"),
+    "says_an_end_once": ("resume-after-cut", "did not finish within|attempt"),
+    "opens_a_new_session": ("resume-after-cut", "another session was opened"),
+    "answers_no_heartbeat": ("slow-reader", "assert|events 'started'"),
+    "ignores_stop": ("cancel", "0 of 1 events 'stopping'"),
+    "dies_of_sigterm": ("sigterm", "the driver ended before it answered|the driver .* ended with 0"),
+    "repeats_whatever_fails": ("older-server", "no answer to publish"),
+    "says_nothing_of_trouble": ("wrong-port", "0 of 1 events 'warning'"),
+}
+
+
+@pytest.fixture(scope="module")
+async def broken(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ahead]:
+    folder = tmp_path_factory.mktemp("broken")
+    plays = {
+        fault: play(scenario, [sys.executable, str(BROKEN), fault], servers, folder / fault, patience=PATIENCE)
+        for fault, (scenario, _) in FAULTS.items()
+    }
+    async with Ahead(plays) as ahead:
+        yield ahead
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_broken_driver_fails(broken: Ahead, fault: str) -> None:
+    with pytest.raises(Exception) as failed:  # noqa: PT011 - whatever a scenario fails with
+        await broken.ended(fault)
+    assert failed.match(FAULTS[fault][1])
