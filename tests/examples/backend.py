@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.conftest import Postgres
-from tests.docs.pages import REPOSITORY, blocks_of, free_address
+from tests.docs.pages import REPOSITORY, blocks_of
 from tests.system.conftest import PATIENCE, ServerProcess, free_port
 
 CLIENT = REPOSITORY / "clients" / "node"
@@ -133,7 +133,7 @@ class Backend:
     address: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.address = free_address()
+        self.address = f"127.0.0.1:{free_port()}"
         self.storage.mkdir()
         port, http_port = free_port(), free_port()
         env = _environment() | {
