@@ -111,7 +111,7 @@ $(STUBS): $(shell find protos -name '*.proto') scripts/generate_stubs.py $(INSTA
 
 .PHONY: $(LANGUAGES:%=client-%)
 $(LANGUAGES:%=client-%): client-%:
-	@if command -v $(TOOL_$*) >/dev/null; then $(MAKE) $(BUILT_$*); else echo "Left out: clients/$*, since there is no $(TOOL_$*) on PATH"; fi
+	@if command -v $(TOOL_$*) >/dev/null; then $(MAKE) --silent $(BUILT_$*); else echo "Left out: clients/$*, since there is no $(TOOL_$*) on PATH"; fi
 
 clients/node/node_modules/.package-lock.json: clients/node/package-lock.json
 	@cd clients/node && npm ci --silent

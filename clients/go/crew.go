@@ -168,6 +168,7 @@ func (c *crew) drop(handle string) {
 	}
 	each.dropped = true
 	c.dropped++
+	each.reporter.close()
 	c.acker.forget(handle)
 	c.stop(handle, StopLeaseLost)
 }
@@ -186,6 +187,7 @@ func (c *crew) abandon() {
 		if !each.dropped {
 			each.dropped = true
 			c.dropped++
+			each.reporter.close()
 			c.acker.settle(handle, released(0))
 		}
 	}

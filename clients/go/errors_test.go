@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestAnErrorIsFoundByItsCodeAndItsReason(t *testing.T) {
@@ -79,6 +81,38 @@ func TestACallThatReachesNobodySaysSoInItsTime(t *testing.T) {
 	defer cancel()
 	if _, err = client.Wait(ctx, "work", NewJobID()); !errors.Is(err, ErrDeadlineExceeded) || !strings.Contains(err.Error(), "never seen") {
 		t.Errorf("%#v", err)
+	}
+}
+
+func TestACallIsRepeatedWhereThatMayHelp(t *testing.T) {
+	server := scriptedServer(t)
+	client, err := NewClient(server.address, Options{Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	asked, err := status.New(codes.ResourceExhausted, "too much at once").WithDetails(&errdetails.RetryInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// CANCELLED is how gRPC ends calls that reach a server as it stops.
+	for _, trouble := range []error{refusal(codes.Canceled), refusal(codes.Unavailable), refusal(codes.Aborted), asked.Err(), nil} {
+		server.gets <- trouble
+	}
+	if _, err := client.GetJob(t.Context(), "work", NewJobID()); err != nil || len(server.gets) > 0 {
+		t.Errorf("%v, with %d answers to come", err, len(server.gets))
+	}
+	for code, said := range map[codes.Code]string{
+		codes.ResourceExhausted: "as the test wants it (from " + server.address + ")",
+		codes.Unimplemented:     "the server at " + server.address + " does not know this call (as the test wants it): is it Jobwire, and as new as this client?",
+		codes.Unauthenticated:   "as the test wants it",
+	} {
+		server.gets <- refusal(code)
+		_, err := client.GetJob(t.Context(), "work", NewJobID())
+		var failure *Error
+		if !errors.As(err, &failure) || failure.Code != code || !strings.HasPrefix(failure.Message, said) {
+			t.Errorf("%v: %v", code, err)
+		}
 	}
 }
 

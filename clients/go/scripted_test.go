@@ -24,6 +24,9 @@ type scripted struct {
 	// Each Subscribe, as it comes.
 	streams chan *scriptedStream
 
+	// What GetJob is answered, one after the other; nil is a job without anything.
+	gets chan error
+
 	mu     sync.Mutex
 	acks   []*jobwirev1.AckRequest
 	answer func(*jobwirev1.AckRequest) (*jobwirev1.AckResponse, error)
@@ -42,7 +45,7 @@ func scriptedServer(t *testing.T) *scripted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &scripted{address: listener.Addr().String(), streams: make(chan *scriptedStream, 10), answer: applied}
+	server := &scripted{address: listener.Addr().String(), streams: make(chan *scriptedStream, 10), gets: make(chan error, 10), answer: applied}
 	on := grpc.NewServer()
 	jobwirev1.RegisterQueueServiceServer(on, server)
 	go func() { _ = on.Serve(listener) }()
@@ -59,6 +62,10 @@ func (s *scripted) Subscribe(request *jobwirev1.SubscribeRequest, stream grpc.Se
 	case <-stream.Context().Done():
 		return nil
 	}
+}
+
+func (s *scripted) GetJob(context.Context, *jobwirev1.GetJobRequest) (*jobwirev1.GetJobResponse, error) {
+	return &jobwirev1.GetJobResponse{Job: &jobwirev1.Job{}}, <-s.gets
 }
 
 func (s *scripted) Ack(_ context.Context, request *jobwirev1.AckRequest) (*jobwirev1.AckResponse, error) {

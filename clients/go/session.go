@@ -52,10 +52,11 @@ type session struct {
 	changed notice
 }
 
+// newSession prepares the session of a post; the contexts of its handlers have the values of base, and do not end with it.
 func newSession(
-	connection *connection, request *jobwirev1.SubscribeRequest, base context.Context, concurrency int, handler Handler, onQuiet func(), log *slog.Logger,
+	base context.Context, connection *connection, request *jobwirev1.SubscribeRequest, post post, onQuiet func(), log *slog.Logger,
 ) *session {
-	log = log.With("queue", request.GetQueues()[0])
+	log = log.With("queue", post.queue)
 	s := &session{connection: connection, request: request, log: log, onQuiet: onQuiet}
 	s.standing.held = map[string]string{}
 	s.acker = &acker{
@@ -72,11 +73,11 @@ func newSession(
 		retryNow:      newBell(),
 	}
 	s.crew = &crew{
-		size:    concurrency,
-		handler: handler,
+		size:    post.concurrency,
+		handler: post.handler,
 		acker:   s.acker,
 		log:     log,
-		base:    base,
+		base:    context.WithoutCancel(base),
 		onEnded: s.changed.tell,
 		runs:    map[string]*run{},
 	}
@@ -106,7 +107,7 @@ func (s *session) run(ctx context.Context) error {
 
 // stop takes no more jobs, finishes or gives back those in hand, reports their ends, and leaves. Then the session's run is to end.
 // Handlers may take grace to finish; the end of hurry cuts that short.
-func (s *session) stop(grace time.Duration, hurry context.Context) {
+func (s *session) stop(hurry context.Context, grace time.Duration) {
 	deadline := time.Now().Add(grace)
 	s.goQuiet()
 	// A session that is just being opened could not be closed otherwise, and would keep its first jobs for a grace.

@@ -28,12 +28,13 @@ type stage struct {
 	stop    context.CancelFunc
 
 	mu     sync.Mutex
-	finish map[string]chan any // by handle; an error or an output
+	finish map[string]chan any // by handle; what it is to do with its job, or an error or an output to end with
 	stops  map[string]chan StopReason
 }
 
 func onStage(t *testing.T) *stage {
 	t.Helper()
+	t.Parallel()
 	s := &stage{
 		scripted: scriptedServer(t), t: t, log: &logged{}, started: make(chan string, 100), ended: make(chan error, 1),
 		finish: map[string]chan any{}, stops: map[string]chan StopReason{},
@@ -56,15 +57,21 @@ func onStage(t *testing.T) *stage {
 func (s *stage) handle(ctx context.Context, job *Job) (any, error) {
 	finish, stops := s.of(job.ID)
 	s.started <- job.ID
-	select {
-	case end := <-finish:
-		if err, failed := end.(error); failed {
-			return nil, err
+	for {
+		select {
+		case end := <-finish:
+			switch end := end.(type) {
+			case func(context.Context, *Job):
+				end(ctx, job)
+			case error:
+				return nil, end
+			default:
+				return end, nil
+			}
+		case <-ctx.Done():
+			stops <- context.Cause(ctx).(StopReason)
+			return nil, ctx.Err()
 		}
-		return end, nil
-	case <-ctx.Done():
-		stops <- context.Cause(ctx).(StopReason)
-		return nil, ctx.Err()
 	}
 }
 
@@ -72,7 +79,7 @@ func (s *stage) of(handle string) (chan any, chan StopReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.finish[handle] == nil {
-		s.finish[handle], s.stops[handle] = make(chan any, 1), make(chan StopReason, 1)
+		s.finish[handle], s.stops[handle] = make(chan any, 5), make(chan StopReason, 1)
 	}
 	return s.finish[handle], s.stops[handle]
 }
@@ -207,6 +214,11 @@ func TestALockedJobIsSaidApartFromTheOthers(t *testing.T) {
 	until(t, "a second attempt", func() bool { mu.Lock(); defer mu.Unlock(); return tries >= 2 })
 	stage.end("free", 2)
 	stage.heard(t, "the free one alone", func(ack *jobwirev1.AckRequest) bool { return len(ack.Items) == 1 && ack.Items[0].Handle == "free" })
+	stage.scripted.mu.Lock()
+	if slices.ContainsFunc(stage.acks, func(ack *jobwirev1.AckRequest) bool { return len(ack.Items) > 1 }) {
+		t.Error("the free one had to be taken apart from the locked one")
+	}
+	stage.scripted.mu.Unlock()
 	mu.Lock()
 	unlocked = true
 	mu.Unlock()
@@ -217,6 +229,13 @@ func TestALockedJobIsSaidApartFromTheOthers(t *testing.T) {
 func TestAResumeNamesWhatIsHeldUnderAHigherEpoch(t *testing.T) {
 	stage := onStage(t)
 	stream := stage.opened("s", "goes on", "is lost", "unanswered")
+	stage.end("is lost", func(ctx context.Context, job *Job) {
+		<-ctx.Done()
+		job.Progress(0.5, "late")
+		if err := job.Extend(context.Background(), time.Minute); err != nil {
+			t.Error(err)
+		}
+	})
 	stage.answers(func(*jobwirev1.AckRequest) (*jobwirev1.AckResponse, error) { return nil, refusal(codes.Unavailable) })
 	stage.end("unanswered", 1)
 	stage.settled(t, "unanswered")
@@ -238,15 +257,23 @@ func TestAResumeNamesWhatIsHeldUnderAHigherEpoch(t *testing.T) {
 	if item := stage.settled(t, "goes on"); item.GetComplete() == nil {
 		t.Errorf("%v", item)
 	}
-	if stage.said("is lost") > 0 {
-		t.Error("something is said of a lost delivery")
-	}
 	// What is delivered again although it is held is no second run.
 	stream.deliver(t, 1, "new", "new")
 	receive(t, stage.started)
 	stream.deliver(t, 1, "another")
 	if handle := receive(t, stage.started); handle != "another" {
 		t.Errorf("%s begins", handle)
+	}
+	stage.end("another", 1)
+	stage.settled(t, "another")
+	stage.scripted.mu.Lock()
+	defer stage.scripted.mu.Unlock()
+	for _, ack := range stage.acks {
+		for _, item := range ack.Items {
+			if item.Handle == "is lost" {
+				t.Errorf("of a lost delivery it says %v", item)
+			}
+		}
 	}
 }
 
@@ -307,34 +334,94 @@ func TestSilenceStopsHandlersAndTheirJobsAreGivenBack(t *testing.T) {
 	}
 }
 
-func TestAnsweredHeartbeatsAreSignsThoughAnotherAckHangs(t *testing.T) {
+func TestHeartbeatsAreAnsweredThoughAnotherAckHangs(t *testing.T) {
 	stage := onStage(t)
-	stream := receive(t, stage.streams)
-	stream.openWith(t, "s", time.Second, nil)
-	stream.deliver(t, 1, "job", "slow")
-	for range 2 {
-		receive(t, stage.started)
-	}
+	stream := stage.opened("s", "job")
 	hang := make(chan struct{})
+	defer close(hang)
 	stage.answers(func(request *jobwirev1.AckRequest) (*jobwirev1.AckResponse, error) {
 		if len(request.Items) > 0 {
 			<-hang
 		}
 		return applied(request)
 	})
-	stage.end("slow", 1)
-	stage.settled(t, "slow")
-	for range 8 { // twice as long as silence would be borne
+	stage.end("job", 1)
+	stage.settled(t, "job")
+	for range 3 {
 		stream.beat(t)
-		sequence := stream.sequence
 		stage.heard(t, "an answer to the heartbeat", func(ack *jobwirev1.AckRequest) bool {
-			return ack.LastSequence == sequence && ack.SessionId == "s" && len(ack.Items) == 0
+			return ack.LastSequence == stream.sequence && ack.SessionId == "s" && len(ack.Items) == 0
 		})
-		time.Sleep(500 * time.Millisecond)
 	}
-	close(hang)
+}
+
+func TestAStreamThatHasOnlyHeartbeatsIsKept(t *testing.T) {
+	stage := onStage(t)
+	stream := receive(t, stage.streams)
+	stream.openWith(t, "s", 2*time.Second, nil)
+	for range 90 { // more than twice as long as silence would be borne
+		stream.beat(t)
+		time.Sleep(100 * time.Millisecond)
+	}
+	if len(stage.streams) > 0 {
+		t.Error("it was given up")
+	}
+}
+
+func TestAnsweredAcksAreSignsThoughTheStreamIsSilent(t *testing.T) {
+	stage := onStage(t)
+	stream := receive(t, stage.streams)
+	stream.openWith(t, "s", 2*time.Second, nil)
+	stream.deliver(t, 1, "job")
+	receive(t, stage.started)
+	for range 90 { // more than twice as long as silence would be borne
+		stage.end("job", func(_ context.Context, job *Job) { job.Progress(0.5, "still here") })
+		time.Sleep(100 * time.Millisecond)
+	}
+	receive(t, stage.streams) // which waits for its first event
 	if _, stops := stage.of("job"); len(stops) > 0 {
 		t.Error("the handler was stopped")
+	}
+	// Now the server says nothing at all.
+	if reason := stage.stoppedFor("job"); reason != StopSilence {
+		t.Errorf("stopped for %v", reason)
+	}
+}
+
+func TestAnUnansweredCheckpointIsSaidWithTheProgressThatFollows(t *testing.T) {
+	stage := onStage(t)
+	stage.opened("s", "job")
+	answers := make(chan struct{})
+	stage.answers(func(request *jobwirev1.AckRequest) (*jobwirev1.AckResponse, error) {
+		select {
+		case <-answers:
+			return applied(request)
+		default:
+			return nil, refusal(codes.Unavailable)
+		}
+	})
+	noted := func(note string) func(*jobwirev1.AckRequest) bool {
+		return func(ack *jobwirev1.AckRequest) bool {
+			return len(ack.Items) == 1 && ack.Items[0].GetExtend().GetProgress().GetNote() == note
+		}
+	}
+	stage.end("job", func(_ context.Context, job *Job) {
+		if err := job.Checkpoint(0.1, "first", 7); err != nil {
+			t.Error(err)
+		}
+	})
+	stage.heard(t, "the checkpoint", noted("first"))
+	stage.end("job", func(_ context.Context, job *Job) { job.Progress(0.2, "second") })
+	said := stage.heard(t, "the progress", noted("second")).Items[0].GetExtend().Progress
+	if said.GetCheckpoint() != "7" || said.GetFraction() != 0.2 {
+		t.Errorf("%v", said)
+	}
+	// Nor is the end said before the checkpoint has arrived.
+	stage.end("job", context.DeadlineExceeded)
+	before := stage.said("job")
+	close(answers)
+	if item := stage.settled(t, "job"); item.GetFail() == nil || before > 0 {
+		t.Errorf("%v, said %d times before", item, before)
 	}
 }
 
@@ -369,6 +456,28 @@ func TestAskedToLeaveTheWorkerFinishesWhatRunsAndEnds(t *testing.T) {
 	if item := stage.settled(t, "job"); item.GetComplete() == nil {
 		t.Errorf("%v", item)
 	}
+}
+
+func TestAStopEndsThoughNothingIsAnswered(t *testing.T) {
+	stage := onStage(t)
+	stage.opened("s", "runs", "waits for its checkpoint", "has ended")
+	stage.answers(func(*jobwirev1.AckRequest) (*jobwirev1.AckResponse, error) { return nil, refusal(codes.Unavailable) })
+	stage.end("waits for its checkpoint", func(_ context.Context, job *Job) {
+		if err := job.Checkpoint(0.1, "", 7); err != nil {
+			t.Error(err)
+		}
+	})
+	stage.end("waits for its checkpoint", context.DeadlineExceeded)
+	stage.end("has ended", 1)
+	stage.settled(t, "has ended")
+	stage.stop()
+	if err := receive(t, stage.ended); err != nil {
+		t.Error(err)
+	}
+	if reason := stage.stoppedFor("runs"); reason != StopStopping {
+		t.Errorf("stopped for %v", reason)
+	}
+	stage.heard(t, "the last word", func(ack *jobwirev1.AckRequest) bool { return ack.CloseSession })
 }
 
 // The suite of all languages sees the server's side of a cancellation; this is what the handler is told, and what is said for it.

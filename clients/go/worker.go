@@ -123,9 +123,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer askToLeave()
 	sessions := make([]*session, len(w.posts))
 	for place, post := range w.posts {
-		sessions[place] = newSession(
-			connection, w.terms(post.queue), context.WithoutCancel(ctx), post.concurrency, post.handler, askToLeave, w.log,
-		)
+		sessions[place] = newSession(ctx, connection, w.terms(post.queue), post, askToLeave, w.log)
 	}
 
 	var runs sync.WaitGroup
@@ -152,7 +150,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	case refused = <-ends:
 		// If a session cannot go on, the worker does not go on as half a worker.
 	}
-	inParallel(sessions, func(each *session) { each.stop(w.options.StopGrace, w.hurry) })
+	inParallel(sessions, func(each *session) { each.stop(w.hurry, w.options.StopGrace) })
 	endOfLife()
 	runs.Wait()
 	return refused

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -88,6 +89,22 @@ func TestEveryEndOfAHandlerIsReported(t *testing.T) {
 				t.Errorf("trace %q", failed.Trace)
 			}
 		})
+	}
+}
+
+func TestWhatBreaksWhenItIsInterruptedIsNotTheJobsFault(t *testing.T) {
+	broken := errors.New("interrupted system call")
+	for reason, fails := range map[StopReason]bool{
+		"": true, StopRequested: true, StopExpired: true, StopLeaseLost: false, StopSilence: false, StopStopping: false,
+	} {
+		for _, item := range []*jobwirev1.AckItem{returned(broken, reason), panicked(broken, nil, reason)} {
+			if (item.GetFail() != nil) != fails || (item.GetRelease() != nil) == fails {
+				t.Errorf("told to stop (%s): %v", reason, item)
+			}
+		}
+		if item := returned(FailForGood(broken), reason); !item.GetFail().GetPermanent() {
+			t.Errorf("told to stop (%s), it gives up for good: %v", reason, item)
+		}
 	}
 }
 
@@ -224,19 +241,25 @@ func TestNoGoroutineIsLeftWhenRunReturns(t *testing.T) {
 		t.Fatalf("%d goroutines while it works, %d before: they are not counted right", now, before)
 	}
 	cancel()
-	if err := receive(t, end); err != nil {
-		t.Fatal(err)
+	err := receive(t, end)
+	if now := running("jobwire.(*session)", "jobwire.(*acker)"); err != nil || now > 0 {
+		t.Fatalf("%d goroutines still work, %v", now, err)
 	}
 	// Those of a closed channel end a moment later.
 	until(t, fmt.Sprintf("as few goroutines as before (%d)", before), func() bool { return ofTheLibrary() <= before })
 }
 
 // ofTheLibrary counts goroutines that run this package or gRPC, the tests' own aside.
-func ofTheLibrary() (count int) {
+func ofTheLibrary() int {
+	return running("google.golang.org/grpc", "jobwire.(*session)", "jobwire.(*acker)", "jobwire.(*crew)")
+}
+
+// running counts goroutines that are in one of these functions.
+func running(functions ...string) (count int) {
 	stacks := make([]byte, 16<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	for _, stack := range strings.Split(string(stacks), "\n\n") {
-		if strings.Contains(stack, "google.golang.org/grpc") || strings.Contains(stack, "jobwire.(*session)") || strings.Contains(stack, "jobwire.(*crew)") {
+	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+		if slices.ContainsFunc(functions, func(function string) bool { return strings.Contains(stack, function) }) {
 			count++
 		}
 	}

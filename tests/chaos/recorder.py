@@ -63,7 +63,7 @@ class RecordingQueue:
         self._record.note(history.Acked, call, statuses, response.session_alive)
         return response
 
-    def Subscribe(self, request: pb.SubscribeRequest) -> RecordingStream:  # noqa: N802
+    def Subscribe(self, request: pb.SubscribeRequest, **more: Any) -> RecordingStream:  # noqa: N802
         call = self._record.next_call()
         self._record.note(
             history.Subscribe,
@@ -76,7 +76,7 @@ class RecordingQueue:
             request.resume.epoch,
             list(request.resume.held),
         )
-        return RecordingStream(self._stub.Subscribe(request), call, self._record)
+        return RecordingStream(self._stub.Subscribe(request, **more), call, self._record)
 
     async def _answered(self, call: int, answer: Any) -> Any:
         return await _answered(self._record, call, answer)

@@ -162,9 +162,9 @@ class Driver:
         wanted = {"event": event, **fields}
         return [one for one in self.events if wanted.items() <= one.items()]
 
-    async def started(self, job_id: str, **fields: object) -> Event:
-        """The start of a job's handler."""
-        return await self.hears("started", job_id=job_id, **fields)
+    async def started(self, job_id: str, run: int = 1) -> Event:
+        """The start of a job's handler, for the first time or a later one."""
+        return (await self.hears_all("started", run, job_id=job_id))[-1]
 
     async def hears(self, event: str, **fields: object) -> Event:
         """The first event of a kind with these fields, whether it came already or is yet to come."""

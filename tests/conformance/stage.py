@@ -97,9 +97,13 @@ class Stage:
         return await self.truth.wait(job_id, self.queue, timeout=self.patience)
 
     async def completed(self, job_id: str, output: object = None) -> JobInfo:
-        """A job that must come to be completed with this output, by its first delivery."""
+        """A job that must come to be completed with this output, without a failure.
+
+        It may have been on its way into a stream that ended, which is no fault: that counts as an attempt and nothing
+        else.
+        """
         job = await self.finished(job_id)
-        assert (job.state, job.output, job.attempt) == (JobState.COMPLETED, output, 1), job
+        assert (job.state, job.output, job.retry_count, job.loss_count) == (JobState.COMPLETED, output, 0, 0), job
         return job
 
     async def becomes(self, job_id: str, condition: Callable[[JobInfo], object]) -> JobInfo:

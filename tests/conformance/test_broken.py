@@ -21,7 +21,7 @@ FAULTS = {
     "completes_at_once": ("ack", "completed"),
     "says_an_end_once": ("resume-after-cut", "did not finish within|attempt"),
     "opens_a_new_session": ("resume-after-cut", "another session was opened"),
-    "answers_no_heartbeat": ("slow-reader", "assert|events 'started'"),
+    "answers_no_heartbeat": ("slow-reader", "assert|events 'started'|no handler of job"),
     "ignores_stop": ("cancel", "0 of 1 events 'stopping'"),
     "dies_of_sigterm": ("sigterm", "the driver ended before it answered|the driver .* ended with 0"),
     "repeats_whatever_fails": ("older-server", "no answer to publish"),

@@ -45,12 +45,6 @@ def can_watch_for_races() -> bool:
 
 
 @pytest.mark.usefixtures("module")
-def test_it_is_formatted_and_sound() -> None:
-    assert run("gofmt", "-l", *map(str, FOLDER.glob("*.go")), "conformance", "examples") == ""
-    run("go", "vet", "./...")
-
-
-@pytest.mark.usefixtures("module")
 def test_its_own_tests_pass_against_the_server(server: Callable[..., ServerProcess]) -> None:
     race = ["-race"] if can_watch_for_races() else []
     said = run("go", "test", *race, "-count=1", "-v", "./...", JOBWIRE_SERVER=server().address)

@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from jobwire.v1 import admin_service_pb2, job_pb2, queue_service_pb2
+from jobwire_server import __version__
 from jobwire_server.api import answers
 from jobwire_server.broker.messages import AckAnswer, Cancellation, Deliveries, Draining, Event, Heartbeat, Opened
 from jobwire_server.domain.handles import Handle
@@ -194,6 +195,7 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
                 "max_in_flight": 10,
                 "heartbeat_interval": "5s",
                 "resume_grace": "15s",
+                "server_version": __version__,
             }
         },
     ),

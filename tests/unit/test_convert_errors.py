@@ -17,6 +17,7 @@ CASES = [
     (errors.QueueNotFound("mail"), "NOT_FOUND", "QUEUE_NOT_FOUND"),
     (errors.JobNotFound("mail", "1"), "NOT_FOUND", "JOB_NOT_FOUND"),
     (errors.ScheduleNotFound("nightly"), "NOT_FOUND", "SCHEDULE_NOT_FOUND"),
+    (errors.Unauthenticated("bring a token"), "UNAUTHENTICATED", "UNAUTHENTICATED"),
     (errors.SessionLost("1"), "NOT_FOUND", "SESSION_LOST"),
     (errors.SessionTakenOver("1"), "ABORTED", "SESSION_TAKEN_OVER"),
     (errors.LockTimeout(), "ABORTED", "LOCK_TIMEOUT"),

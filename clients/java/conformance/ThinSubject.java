@@ -6,19 +6,15 @@ import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.NullNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.github.f4b6a3.uuid.UuidCreator;
-import com.google.protobuf.Any;
 import com.google.protobuf.Duration;
-import com.google.protobuf.InvalidProtocolBufferException;
-import com.google.rpc.ErrorInfo;
 import io.grpc.ChannelCredentials;
+import io.grpc.Context;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
-import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.TlsChannelCredentials;
-import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.MetadataUtils;
 import java.io.File;
 import java.io.IOException;
@@ -29,8 +25,10 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import jobwire.JobwireException;
 import jobwire.v1.AckItem;
 import jobwire.v1.AckRequest;
+import jobwire.v1.Cancellation;
 import jobwire.v1.Complete;
 import jobwire.v1.Delivery;
 import jobwire.v1.Extend;
@@ -49,14 +47,15 @@ import jobwire.v1.SubscribeRequest;
 import jobwire.v1.SubscribeResponse;
 
 /**
- * Drives the bare stubs, as examples/ThinPublisher and examples/ThinWorker use them, with threads for several jobs at once.
+ * Drives the bare stubs, as examples/ThinPublisher and examples/ThinWorker use them, with threads for several jobs at
+ * once.
  *
  * <p>Its worker makes one Subscribe call, answers heartbeats, and sends each Ack once.
  */
 final class ThinSubject implements Driver.Subject {
     private static final List<String> CLAIMS = List.of(
             "publish", "republish", "oversize", "deliver", "ack", "fail", "retry", "progress", "extend", "cancel",
-            "bad-token", "newer-server");
+            "slow-reader", "bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server");
 
     /** gRPC itself repeats what could not be delivered, and what its answer did not come for. */
     private static final Map<String, ?> REPEATING = Map.of(
@@ -69,7 +68,7 @@ final class ThinSubject implements Driver.Subject {
                             Map.of("service", "jobwire.v1.QueueService", "method", "Ack")),
                     "retryPolicy",
                     Map.of(
-                            "maxAttempts", 5.0,
+                            "maxAttempts", 4.0,
                             "initialBackoff", "0.2s",
                             "maxBackoff", "3s",
                             "backoffMultiplier", 2.0,
@@ -78,9 +77,12 @@ final class ThinSubject implements Driver.Subject {
     private final Runnable onOver;
     private final Runs<Delivery> runs = new Runs<>();
     private final Map<String, Thread> handlers = new ConcurrentHashMap<>();
+    private final Map<String, String> toldToStop = new ConcurrentHashMap<>();
+    private final Context.CancellableContext stream = Context.current().withCancellation();
     private final CountDownLatch workerEnded = new CountDownLatch(1);
     private ManagedChannel channel;
     private volatile QueueServiceBlockingStub stub;
+    private volatile String target;
     private volatile double timeout;
     private volatile String session = "";
     private volatile boolean stopping;
@@ -119,7 +121,8 @@ final class ThinSubject implements Driver.Subject {
                         .trustManager(new File(request.get("ca_file").asText()))
                         .build()
                 : InsecureChannelCredentials.create();
-        channel = Grpc.newChannelBuilder(request.get("target").asText(), credentials)
+        target = request.get("target").asText();
+        channel = Grpc.newChannelBuilder(target, credentials)
                 .keepAliveTime(30, TimeUnit.SECONDS)
                 .keepAliveTimeout(10, TimeUnit.SECONDS)
                 .defaultServiceConfig(REPEATING)
@@ -220,12 +223,12 @@ final class ThinSubject implements Driver.Subject {
     private void seeThrough(SubscribeRequest terms) {
         ObjectNode error = null;
         try {
-            Iterator<SubscribeResponse> events = stub.subscribe(terms);
+            Iterator<SubscribeResponse> events = stream.call(() -> stub.subscribe(terms));
             while (events.hasNext()) {
                 take(events.next());
             }
-        } catch (StatusRuntimeException failure) {
-            error = told(failure);
+        } catch (Exception failure) {
+            error = stopping ? null : told(failure);
         }
         Driver.say(Driver.event("worker_ended").set("error", error));
         workerEnded.countDown();
@@ -243,8 +246,11 @@ final class ThinSubject implements Driver.Subject {
                 handler.start();
             });
             case CANCELLATION -> {
-                Thread handler = handlers.get(event.getCancellation().getHandle());
+                Cancellation cancellation = event.getCancellation();
+                Thread handler = handlers.get(cancellation.getHandle());
                 if (handler != null) {
+                    String reason = cancellation.getReason().name().replace("CANCEL_REASON_", "");
+                    toldToStop.put(cancellation.getHandle(), reason);
                     handler.interrupt();
                 }
             }
@@ -268,7 +274,7 @@ final class ThinSubject implements Driver.Subject {
             settle(item, end);
         } catch (InterruptedException told) {
             Driver.say(Driver.event("stopping").put("job_id", delivery.getJobId()).put("reason", ""));
-            item.setRelease(Release.getDefaultInstance());
+            item.setFail(Fail.newBuilder().setType(toldToStop.remove(delivery.getHandle())));
         } catch (JsonProcessingException error) {
             item.setFail(Fail.newBuilder().setType("BadData").setMessage(error.getMessage()));
         }
@@ -329,6 +335,7 @@ final class ThinSubject implements Driver.Subject {
                 .setSessionId(session)
                 .setCloseSession(true)
                 .build());
+        stream.cancel(null);
         workerEnded.await();
     }
 
@@ -337,18 +344,8 @@ final class ThinSubject implements Driver.Subject {
         if (!(error instanceof StatusRuntimeException failure)) {
             return null;
         }
-        String reason = "";
-        com.google.rpc.Status details = StatusProto.fromThrowable(failure);
-        for (Any detail : details == null ? List.<Any>of() : details.getDetailsList()) {
-            try {
-                reason = detail.is(ErrorInfo.class) ? detail.unpack(ErrorInfo.class).getReason() : reason;
-            } catch (InvalidProtocolBufferException garbled) {
-                garbled.printStackTrace();
-            }
-        }
-        Status status = failure.getStatus();
-        String text = status.getDescription() == null ? status.toString() : status.getDescription();
-        return Driver.error(status.getCode().name(), reason, text);
+        JobwireException told = JobwireException.from(failure, target);
+        return Driver.error(told.code().name(), told.reason(), told.getMessage());
     }
 
     @Override

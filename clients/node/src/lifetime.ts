@@ -34,7 +34,7 @@ export interface LifeTerms {
 
 /** Works from the moment it is made until it is told to stop. */
 export class Lifetime {
-  /** Done when all is put away; rejects with the error for which a session could not go on. */
+  /** Done when all is put away; rejects with the error for which a session could not go on. To be minded by who made this. */
   readonly done: Promise<void>;
   readonly #terms: LifeTerms;
   readonly #sessions: readonly Session[];
@@ -57,8 +57,6 @@ export class Lifetime {
         }),
     );
     this.done = this.#live();
-    // Whoever waits for it is told, and whoever does not should not see the process end for it.
-    this.done.catch(() => {});
   }
 
   /** Asks for the end; `now`: without the grace. */

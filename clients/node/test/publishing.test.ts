@@ -265,6 +265,19 @@ test("aborting ends the waiting; what is on its way is not taken back, what is n
   );
 });
 
+test("one signal may stand for any number of calls", async (t) => {
+  const client = connected(t);
+  const warnings: Error[] = [];
+  const warned = (warning: Error) => warnings.push(warning);
+  process.on("warning", warned);
+  t.after(() => process.off("warning", warned));
+  const { signal } = new AbortController();
+  const queue = freshQueue();
+  await Promise.all(Array.from({ length: 50 }, (_, n) => client.publish(queue, n, { signal })));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(warnings, []);
+});
+
 test("a publisher that does not wait for answers is held up when 64 MiB wait", async (t) => {
   const relay = await relayed(t);
   const client = connected(t, relay.target);
@@ -288,8 +301,8 @@ test("a publisher that does not wait for answers is held up when 64 MiB wait", a
   assert.equal(kinds.filter((kind) => kind === NotFound).length, 134);
   assert.equal(kinds.filter((kind) => kind === Overloaded).length, 16);
   relay.before = () => {};
-  // What was answered makes room again.
-  assert.equal((await client.publish(queue, 1)).created, true);
+  // What was answered makes room again: it is the server that refuses now.
+  await assert.rejects(client.publish(queue, data), InvalidArgument);
 });
 
 test("a list is split into calls, and says how far it is", async (t) => {

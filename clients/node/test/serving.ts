@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import type { TestContext } from "node:test";
 import {
+  type ClientUnaryCall,
   credentials,
   Server,
   ServerCredentials,
@@ -50,7 +51,8 @@ export class Relay {
   /** Run when the server has answered a Publish call; what it throws is the answer. */
   after: (request: PublishRequest) => Promise<void> | void = () => {};
   /** Run before a GetJob call is handed on; what it throws is the answer. */
-  beforeGet: () => void = () => {};
+  beforeGet: () => Promise<void> | void = () => {};
+  readonly #handedOn = new Set<ClientUnaryCall>();
   readonly #server = new Server({ "grpc.max_receive_message_length": -1 });
   readonly #client = new QueueServiceClient(SERVER, credentials.createInsecure());
 
@@ -64,7 +66,7 @@ export class Relay {
         return response;
       }),
       getJob: this.#handler<GetJobRequest, GetJobResponse>(async (request) => {
-        this.beforeGet();
+        await this.beforeGet();
         return this.#ask<GetJobResponse>((answer) => this.#client.getJob(request, answer));
       }),
     });
@@ -76,11 +78,22 @@ export class Relay {
 
   stop(): void {
     this.#server.forceShutdown();
+    // Closing a client of grpc-js waits for the answers to its calls.
+    for (const call of this.#handedOn) call.cancel();
     this.#client.close();
   }
 
-  #ask<Response>(call: (answer: (error: ServiceError | null, response: Response) => void) => void): Promise<Response> {
-    return new Promise((resolve, reject) => call((error, response) => (error ? reject(error) : resolve(response))));
+  #ask<Response>(
+    make: (answer: (error: ServiceError | null, response: Response) => void) => ClientUnaryCall,
+  ): Promise<Response> {
+    return new Promise((resolve, reject) => {
+      const call = make((error, response) => {
+        this.#handedOn.delete(call);
+        if (error) reject(error);
+        else resolve(response);
+      });
+      this.#handedOn.add(call);
+    });
   }
 
   #handler<Request, Response>(handle: (request: Request) => Promise<Response>) {

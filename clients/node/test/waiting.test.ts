@@ -4,8 +4,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import { DeadlineExceeded, FailedPrecondition, FailForGood, type JobInfo, NotFound, newJobId, Worker } from "jobwire";
-import { Refusal } from "./scripted.js";
+import { Refusal, until } from "./scripted.js";
 import { connected, door, freshQueue, relayed, SERVER } from "./serving.js";
+
+/** Well before a look ends by itself, which it does after 30 s; in milliseconds. */
+const EARLY = 20_000;
 
 test("a job is seen through: its progress, its output, its end", async (t) => {
   const client = connected(t);
@@ -102,24 +105,54 @@ test("waiting goes on over a connection that fails", async (t) => {
   assert.ok(polls >= 4);
 });
 
-test("closing the client ends the waiting", async (t) => {
+test("what changes between two looks is not missed", async (t) => {
+  const relay = await relayed(t);
+  const client = connected(t, relay.target);
+  const direct = connected(t);
+  const queue = freshQueue();
   const { open, passed } = door();
-  const client = connected(t);
+  const worker = new Worker(SERVER).handler(queue, async (job) => {
+    await job.progress(0.5);
+    await passed;
+  });
+  t.after(() => worker.stop());
+  const { jobId } = await client.publish(queue, 1);
+  let polls = 0;
+  relay.beforeGet = async () => {
+    polls += 1;
+    if (polls !== 2) return;
+    await worker.start();
+    while ((await direct.getJob(jobId)).progress === null) await new Promise((resolve) => setTimeout(resolve, 20));
+  };
+  const begun = performance.now();
+  await client.wait(jobId, { onChange: ({ progress }) => progress && open() });
+  assert.ok(performance.now() - begun < EARLY);
+});
+
+test("closing the client ends the waiting", async (t) => {
+  const relay = await relayed(t);
+  const client = connected(t, relay.target);
   const { jobId } = await client.publish(freshQueue(), 1);
-  const waiting = client.wait(jobId, { onChange: open });
-  await passed;
+  let polls = 0;
+  relay.beforeGet = () => {
+    polls += 1;
+  };
+  const waiting = client.wait(jobId);
+  await until("the long poll is under way", () => polls === 2);
+  const begun = performance.now();
   await client[Symbol.asyncDispose]();
   await assert.rejects(waiting, (error) => {
     assert.ok(error instanceof FailedPrecondition);
     assert.equal(error.reason, "CLOSED");
     return true;
   });
+  assert.ok(performance.now() - begun < EARLY);
   await assert.rejects(client.getJob(jobId), FailedPrecondition);
 });
 
 test("there is no such job", async (t) => {
   const client = connected(t);
-  for (const ask of [client.getJob(newJobId()), client.wait(newJobId())]) {
+  for (const ask of [() => client.getJob(newJobId()), () => client.wait(newJobId())]) {
     await assert.rejects(ask, (error) => {
       assert.ok(error instanceof NotFound);
       assert.equal(error.reason, "JOB_NOT_FOUND");

@@ -79,9 +79,12 @@ test("what ends during a call goes into the next", async (t) => {
 
 test("what ends in one turn of the loop goes into one call", async (t) => {
   const server = await scripted(t);
-  await working(server, atOnce, { concurrency: 100 });
+  const soon = async (job: Job) => {
+    for (let n = 0; n < (job.data as number); n += 1) await null;
+  };
+  await working(server, soon, { concurrency: 100 });
   const stream = await server.opened();
-  stream.deliver(...Array.from({ length: 50 }, (_, n) => delivery(`h-${n}`)));
+  stream.deliver(...Array.from({ length: 50 }, (_, n) => delivery(`h-${n}`, 10 * n)));
   await server.settled("h-49");
   assert.deepEqual(
     server.withItems.map((handles) => handles.length),

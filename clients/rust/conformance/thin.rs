@@ -80,7 +80,6 @@ impl Driver {
                     }),
                 };
                 self.ack(request, outcome).await?;
-                self.state.lock().unwrap().handles.remove(text(request, "job_id"));
             }
             "progress" => {
                 let checkpoint = &request["checkpoint"];
@@ -181,8 +180,11 @@ impl Driver {
     async fn ack(&self, request: &Value, outcome: Outcome) -> Result<(), Error> {
         let mut connection = self.connection()?;
         let call = {
-            let state = self.state.lock().unwrap();
-            let handle = state.handles.get(text(request, "job_id")).cloned();
+            let mut state = self.state.lock().unwrap();
+            let job_id = text(request, "job_id");
+            // Once it is settled the job may come again, sooner than the answer.
+            let last_word = !matches!(outcome, Outcome::Extend(_));
+            let handle = if last_word { state.handles.remove(job_id) } else { state.handles.get(job_id).cloned() };
             let handle = handle.ok_or_else(|| confused("no handler of that job runs".into()))?;
             let items = vec![AckItem { handle, outcome: Some(outcome) }];
             AckRequest { items, ..sign(&state) }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +30,6 @@ pub(crate) struct Run {
     /// Whether it has said something of its progress that is to be sent, which is not before `next_report`.
     pub(crate) reported: bool,
     pub(crate) next_report: Instant,
-    task: AbortHandle,
 }
 
 /// At most `size` runs at once.
@@ -79,7 +78,7 @@ impl Crew {
             if given.stop_reason().is_some() { Outcome::Stopped } else { handler(given).await }
         });
         self.handles.insert(task.id(), handle.clone());
-        self.runs.insert(handle, Run { job, dropped: false, reported: false, next_report: Instant::now(), task });
+        self.runs.insert(handle, Run { job, dropped: false, reported: false, next_report: Instant::now() });
     }
 
     /// Tells a handler to stop. How it ends is reported as ever.
@@ -110,12 +109,11 @@ impl Crew {
         true
     }
 
-    /// Waits no longer for handlers that did not stop in time. Returns which of them are to be given back.
+    /// Waits no longer for handlers that did not stop in time: they are dropped together with this crew. Returns what is to be given back.
     pub(crate) fn abandon(&mut self) -> Vec<Handle> {
         let mut given_back = Vec::new();
         for (handle, run) in &mut self.runs {
             tracing::warn!("job {}: its handler did not stop in time; the job is given back", run.job.id());
-            run.task.abort();
             if !std::mem::replace(&mut run.dropped, true) {
                 given_back.push(handle.clone());
             }

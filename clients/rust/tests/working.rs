@@ -235,8 +235,8 @@ async fn a_worker_that_is_asked_to_leave_finishes_what_runs_and_ends() {
     let session_id = client().get_job(&queue, &id).await.unwrap().session_id;
     let mut admin = AdminServiceClient::connect(format!("http://{}", server())).await.unwrap();
     admin.drain_session(DrainSessionRequest { session_id }).await.unwrap();
-    // Longer than its grace for a stop would be.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Longer than a stop would let it be.
+    tokio::time::sleep(Duration::from_secs(4)).await;
     end.open();
     worker.ends().await.unwrap();
     let job = client().get_job(&queue, &id).await.unwrap();

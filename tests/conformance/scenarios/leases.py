@@ -17,16 +17,16 @@ async def stale_lease(stage: Stage) -> None:
     """A worker that was cut off until its jobs went to another one stops its handlers and changes nothing."""
     proxy = await stage.proxy()
     driver = await stage.driver(proxy.address)
-    await driver.work(stage.queue, concurrency=2, heartbeat_interval=1, resume_grace=2)
+    await driver.work(stage.queue, concurrency=2, heartbeat_interval=2, resume_grace=4)
     running, ended = await stage.publish("still runs", "ends while cut off")
-    await driver.started(running)
-    await driver.started(ended)
+    first_attempts = {job_id: (await driver.started(job_id))["attempt"] for job_id in (running, ended)}
     proxy.freeze()
     await driver.complete(ended, "stale")
     async with AnotherWorker(stage.server.address, stage.queue, "of the other worker"):
         for job_id in (running, ended):
             job = await stage.finished(job_id)
-            assert (job.state, job.output, job.attempt) == (JobState.COMPLETED, "of the other worker", 2)
+            assert (job.state, job.output) == (JobState.COMPLETED, "of the other worker")
+            assert job.attempt == first_attempts[job_id] + 1
     # It may find out by itself, or be told so when the network is well again.
     proxy.heal()
     stopped = await driver.hears("stopping", job_id=running)
@@ -39,7 +39,8 @@ async def stale_lease(stage: Stage) -> None:
     await driver.stop()
     for job_id in (running, ended):
         job = await stage.job(job_id)
-        assert (job.state, job.output, job.attempt) == (JobState.COMPLETED, "of the other worker", 2)
+        assert (job.state, job.output) == (JobState.COMPLETED, "of the other worker")
+        assert job.attempt == first_attempts[job_id] + 1
         assert len(driver.said("started", job_id=job_id)) == 1
 
 
@@ -89,17 +90,17 @@ async def slow_reader(stage: Stage) -> None:
     driver = await stage.driver(proxy.address)
     # The first jobs wait already, so that each comes as soon as there is a place.
     ids = await stage.publish(*(f"{n} ".ljust(PAYLOAD, "x") for n in range(6)))
-    await driver.work(stage.queue, heartbeat_interval=1, resume_grace=15)
+    await driver.work(stage.queue, heartbeat_interval=2, resume_grace=15)
     for n, job_id in enumerate(ids):
         started = (await driver.hears_all("started", n + 1))[n]
         assert (started["job_id"], len(started["data"])) == (job_id, PAYLOAD)
         # Long enough that a second one would be there if it had been sent; the first time, that heartbeats were missed.
-        await asyncio.sleep(0.3 if n else 5)
+        await asyncio.sleep(0.3 if n else 7)
         assert len(driver.said("started")) == n + 1
+        assert driver.said("stopping") == []
         await driver.complete(job_id, n)
     for n, job_id in enumerate(ids):
         await stage.completed(job_id, n)
     proxy.heal()
     await driver.stop()
     assert len(driver.said("started")) == len(ids)
-    assert driver.said("stopping") == []

@@ -291,8 +291,8 @@ final class Acker {
     }
 
     /**
-     * What goes into the next call, by handle. It is not taken away here: only an answer does that. Locked statements go
-     * alone, and in turn with what the others have to say.
+     * What goes into the next call, by handle. It is not taken away here: only an answer does that. Locked statements
+     * go alone, and in turn with what the others have to say.
      */
     private Map<String, AckItem> gathered() {
         long now = System.nanoTime();
@@ -392,13 +392,7 @@ final class Acker {
     }
 
     private void extended(String handle, Extension extension, AckResult result) {
-        if (extension != null) {
-            extension.answered();
-            if (extensions.get(handle) == extension) {
-                extensions.remove(handle);
-                locked.remove(handle);
-            }
-        }
+        // Before the one who waits for the answer goes on, so that it does not go on for nothing.
         switch (result.getStatus()) {
             case ACK_STATUS_LEASE_LOST, ACK_STATUS_NOT_FOUND -> onStop.accept(handle, StopReason.LEASE_LOST);
             case ACK_STATUS_CANCELLED -> onStop.accept(handle, StopReason.REQUESTED);
@@ -406,6 +400,13 @@ final class Acker {
                 if (result.getCancel() != CancelReason.CANCEL_REASON_UNSPECIFIED) {
                     onStop.accept(handle, stopReason(result.getCancel()));
                 }
+            }
+        }
+        if (extension != null) {
+            extension.answered();
+            if (extensions.get(handle) == extension) { // nothing newer was said meanwhile
+                extensions.remove(handle);
+                locked.remove(handle);
             }
         }
     }

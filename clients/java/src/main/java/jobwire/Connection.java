@@ -1,14 +1,10 @@
 package jobwire;
 
-import io.grpc.Channel;
-import io.grpc.ClientInterceptors;
 import io.grpc.ConnectivityState;
 import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
-import io.grpc.Metadata;
 import io.grpc.StatusRuntimeException;
-import io.grpc.stub.MetadataUtils;
 import java.time.Duration;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
@@ -19,9 +15,6 @@ import jobwire.v1.QueueServiceGrpc.QueueServiceStub;
 
 /** The channel to Jobwire: its settings, its stubs, and calls that are repeated where that helps. */
 final class Connection {
-    private static final Metadata.Key<String> AUTHORIZATION =
-            Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
-
     private final String target;
     private final ManagedChannel channel;
     private final QueueServiceBlockingStub blocking;
@@ -49,21 +42,16 @@ final class Connection {
                 .keepAliveTime(30, TimeUnit.SECONDS)
                 .keepAliveTimeout(10, TimeUnit.SECONDS)
                 .keepAliveWithoutCalls(true)
-                // Deliveries are up to 1 MiB together, but a single job with its headers may be larger, and so may pages.
+                // A group of deliveries is 1 MiB, but a single job with all that it carries may be larger.
                 .maxInboundMessageSize(64 * 1024 * 1024);
     }
 
     private Connection(Endpoint endpoint, ManagedChannelBuilder<?> builder) {
         target = endpoint.target();
         channel = builder.build();
-        Channel calls = channel;
-        if (endpoint.token() != null) {
-            Metadata headers = new Metadata();
-            headers.put(AUTHORIZATION, "Bearer " + endpoint.token());
-            calls = ClientInterceptors.intercept(channel, MetadataUtils.newAttachHeadersInterceptor(headers));
-        }
-        blocking = QueueServiceGrpc.newBlockingStub(calls);
-        async = QueueServiceGrpc.newStub(calls);
+        Token token = endpoint.token() == null ? null : new Token(endpoint.token());
+        blocking = QueueServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
+        async = QueueServiceGrpc.newStub(channel).withCallCredentials(token);
     }
 
     /** Host and port. */

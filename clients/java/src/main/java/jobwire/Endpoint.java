@@ -6,6 +6,7 @@ import io.grpc.TlsChannelCredentials;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Path;
+import java.util.function.Supplier;
 
 /**
  * Where Jobwire is and how it is spoken to: an address, and if need be TLS and a token.
@@ -15,9 +16,9 @@ import java.nio.file.Path;
 public final class Endpoint {
     private final String target;
     private final ChannelCredentials credentials;
-    private final String token;
+    private final Supplier<String> token;
 
-    private Endpoint(String target, ChannelCredentials credentials, String token) {
+    private Endpoint(String target, ChannelCredentials credentials, Supplier<String> token) {
         this.target = target;
         this.credentials = credentials;
         this.token = token;
@@ -56,8 +57,18 @@ public final class Endpoint {
         return new Endpoint(target, credentials, token);
     }
 
-    /** With a token, which goes with every call. */
+    /**
+     * With a token, which goes with every call. Without TLS whoever sees the network can read it.
+     *
+     * @throws IllegalArgumentException it can be none
+     */
     public Endpoint withToken(String token) {
+        Token.checked(token);
+        return withToken(() -> token);
+    }
+
+    /** With a token that changes: asked before each call for the one that is valid now, it should answer at once. */
+    public Endpoint withToken(Supplier<String> token) {
         return new Endpoint(target, credentials, token);
     }
 
@@ -70,7 +81,8 @@ public final class Endpoint {
         return credentials;
     }
 
-    String token() {
+    /** Null: none. */
+    Supplier<String> token() {
         return token;
     }
 

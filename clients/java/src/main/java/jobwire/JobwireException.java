@@ -27,6 +27,16 @@ public class JobwireException extends RuntimeException {
         retryAfter = told.retryAfter();
     }
 
+    /**
+     * What a call of the bare stubs failed with, as this class says it.
+     *
+     * @param failure what the stub threw, or told its observer
+     * @param target the address that was called
+     */
+    public static JobwireException from(Throwable failure, String target) {
+        return Errors.from(failure, target);
+    }
+
     /** gRPC's status code. */
     public Status.Code code() {
         return code;
@@ -153,7 +163,8 @@ public class JobwireException extends RuntimeException {
             return switch (code) {
                 case INVALID_ARGUMENT -> new InvalidArgument(this);
                 case NOT_FOUND -> new NotFound(this);
-                // Whoever cancels a call is told otherwise: this is how gRPC ends calls that reach a server as it stops.
+                // Whoever cancels a call is told otherwise: this is how gRPC ends calls that reach a server as it
+                // stops.
                 case UNAVAILABLE, CANCELLED -> new Unavailable(this);
                 case DEADLINE_EXCEEDED -> new DeadlineExceeded(this);
                 case UNAUTHENTICATED -> new Unauthenticated(this);

@@ -1,5 +1,6 @@
 package jobwire;
 
+import static java.lang.System.Logger.Level.ERROR;
 import static java.lang.System.Logger.Level.INFO;
 
 import java.time.Duration;
@@ -113,6 +114,7 @@ final class Lifetime {
         if (failure == null) {
             ended.complete(null);
         } else {
+            LOG.log(ERROR, "the worker has ended: {0}", failure.getMessage());
             ended.completeExceptionally(failure);
         }
     }

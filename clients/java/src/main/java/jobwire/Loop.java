@@ -48,6 +48,11 @@ final class Loop implements Executor {
         return first;
     }
 
+    /** Whether it has ended. */
+    boolean closed() {
+        return thread.isShutdown();
+    }
+
     /** Ends the thread; what waits is dropped. */
     void close() {
         thread.shutdownNow();

@@ -67,6 +67,9 @@ final class Reporter implements Job.Link {
     /** Asks for a new time limit at once, and waits for the answer. */
     @Override
     public void extend(Duration limit) throws InterruptedException {
+        if (loop.closed()) {
+            return; // this handler outlived its worker
+        }
         CompletableFuture<Void> answer = new CompletableFuture<>();
         loop.execute(() -> {
             if (closed) {

@@ -69,6 +69,9 @@ final class Retrying {
         private final long deadline;
         private final Backoff backoff = new Backoff();
 
+        /** What an attempt failed with that says more than that its time was up. */
+        private JobwireException telling;
+
         Attempts(Duration timeout) {
             deadline = System.nanoTime() + timeout.toNanos();
         }
@@ -79,14 +82,17 @@ final class Retrying {
             return Duration.ofNanos(Math.min(left, ATTEMPT_TIMEOUT.toNanos()));
         }
 
-        /** How long to wait before the next attempt; throws {@code error} if there should be none. */
+        /** How long to wait before the next attempt; if there should be none, throws the error that says most. */
         Duration pauseAfter(JobwireException error) {
             if (!worthRepeating(error)) {
                 throw error;
             }
+            if (error.code() != Status.Code.DEADLINE_EXCEEDED) {
+                telling = error;
+            }
             Duration pause = backoff.pause(error);
             if (System.nanoTime() + pause.toNanos() - deadline >= 0) {
-                throw error;
+                throw telling == null ? error : telling;
             }
             return pause;
         }

@@ -25,8 +25,8 @@ import jobwire.v1.SubscribeResponse;
 /**
  * The session of one handler: its streams one after the other, and what the server says on them. Within the loop.
  *
- * <p>The state machine is that of docs/protocol.md, "the life of a worker". Opening and Resuming are one here: a session
- * that has an id is resumed under a higher epoch, one that has none is opened.
+ * <p>The state machine is that of docs/protocol.md, "the life of a worker". Opening and Resuming are one here: a
+ * session that has an id is resumed under a higher epoch, one that has none is opened.
  */
 final class Session {
     private static final System.Logger LOG = System.getLogger("jobwire");
@@ -67,6 +67,10 @@ final class Session {
     private boolean asking;
 
     private boolean quiet;
+
+    /** Whether the last word has been said; that the session is over is no news then. */
+    private boolean leaving;
+
     private boolean everOpened;
     private boolean closed;
     private String trouble = "";
@@ -127,6 +131,7 @@ final class Session {
         return loop.firstOf(left, acker.allAnswered(), hurry)
                 .thenCompose(said -> loop.firstOf(Duration.ofSeconds(1), acker.allAnswered()))
                 .thenCompose(said -> {
+                    leaving = true;
                     long rest = Math.max(Duration.ofSeconds(1).toNanos(), end - System.nanoTime());
                     return acker.closeSession(Duration.ofNanos(rest));
                 });
@@ -284,13 +289,16 @@ final class Session {
         trouble = "";
         answered();
         String how = opened.getResumed() ? "resumed" : "opened";
+        // Older servers do not tell their version.
+        String server = opened.getServerVersion().isEmpty() ? "" : ", server " + opened.getServerVersion();
         LOG.log(
                 INFO,
-                "queue {0}: {1} session {2} (epoch {3})",
+                "queue {0}: {1} session {2} (epoch {3}{4})",
                 queue,
                 how,
                 opened.getSessionId(),
-                Long.toString(opened.getEpoch()));
+                Long.toString(opened.getEpoch()),
+                server);
         for (String handle : opened.getLostList()) {
             String jobId = standing.held.remove(handle);
             if (jobId != null) {
@@ -341,7 +349,7 @@ final class Session {
     }
 
     private void lostByAck(String session) {
-        if (session.equals(standing.id)) {
+        if (session.equals(standing.id) && !leaving) {
             lost("the server no longer knows it");
             if (stream != null) {
                 stream.cancel("its session is over");

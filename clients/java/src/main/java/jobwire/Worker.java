@@ -1,5 +1,6 @@
 package jobwire;
 
+import static java.lang.System.Logger.Level.DEBUG;
 import static java.lang.System.Logger.Level.INFO;
 
 import java.net.InetAddress;
@@ -91,8 +92,8 @@ public final class Worker implements AutoCloseable {
     }
 
     /**
-     * Works until SIGTERM, SIGINT or {@link #stop}, then ends in order; for the end of {@code main}. A second signal cuts
-     * the grace short. When this has returned, the program ends with 0 unless it has more to do.
+     * Works until SIGTERM, SIGINT or {@link #stop}, then ends in order; for the end of {@code main}. A second signal
+     * cuts the grace short. When this has returned, the program ends with 0 unless it has more to do.
      *
      * <p>It returns as well when an operator has asked the worker to leave, and what it ran is finished.
      *
@@ -159,11 +160,17 @@ public final class Worker implements AutoCloseable {
         return life == null ? CompletableFuture.completedFuture(null) : life.ended().copy();
     }
 
-    /** Stops in order, and returns when all is put away. Throws as {@link #run}. */
+    /**
+     * Stops in order, and returns when all is put away. Why a worker could not go on, {@link #ended} and the log say.
+     */
     @Override
     public void close() {
         stop();
-        join();
+        try {
+            join();
+        } catch (JobwireException refused) {
+            LOG.log(DEBUG, "ended before it was closed", refused);
+        }
     }
 
     private void join() {
