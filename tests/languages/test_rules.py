@@ -68,6 +68,7 @@ async def test_only_a_job_delivered_before_waits_for_its_receipt(
     await driver.started("job-of-new")
     await driver.complete("job-of-new")
     await scripted.settled("new")
+    await scripted.ack(lambda ack: not ack.items)
     assert len(driver.said("started")) == 1
     assert receipts == [2], "one for all that came together, and it names their event"
     known.set()
