@@ -22,9 +22,9 @@ BUILT_node := clients/node/build/conformance/driver.js
 BUILT_go := clients/go/bin/conformance
 BUILT_java := clients/java/target/test-classes/conformance/Driver.class
 BUILT_rust := clients/rust/target/debug/examples/conformance
-# What a build makes, and so does not depend on.
-MADE := node_modules dist build generated bin v1 target
-MADE_OF = $(shell find clients/$(1) protos \( -false $(MADE:%=-o -name %) \) -not -path 'protos/*' -prune -o -type f -not -name Cargo.lock -print)
+# A build depends on all files of its client, but not on what it makes itself, nor on the example that is a project of its own.
+NO_SOURCES := node_modules dist build generated bin v1 target fastify
+SOURCES = $(shell find clients/$(1) protos \( -false $(NO_SOURCES:%=-o -name %) \) -not -path 'protos/*' -prune -o -type f -not -name Cargo.lock -print)
 
 # Each stamp says that its work was done after the files it depends on changed last.
 INSTALLED := .venv/.installed
@@ -89,8 +89,8 @@ bench-peers: $(STUBS)  ## the same beside other job queues, which are fetched in
 	@exec python -m bench.speed --peers $(ARGS)
 
 clean:  ## remove what was generated or installed here; .data, where databases are, stays
-	@rm -rf .venv .tools build clients/python/jobwire/v1 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	@rm -rf $(foreach language,$(LANGUAGES),$(MADE:%=clients/$(language)/%)) clients/node/src/generated clients/rust/Cargo.lock
+	@rm -rf .venv .tools build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@git clean -ffdXq --exclude='!.env' clients
 	@find $(PACKAGES) tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -116,22 +116,22 @@ $(LANGUAGES:%=client-%): client-%:
 clients/node/node_modules/.package-lock.json: clients/node/package-lock.json
 	@cd clients/node && npm ci --silent
 
-$(BUILT_node): $(call MADE_OF,node) clients/node/node_modules/.package-lock.json
+$(BUILT_node): $(call SOURCES,node) clients/node/node_modules/.package-lock.json
 	@echo "Building clients/node"
 	@cd clients/node && npm run --silent build
 	@touch $@
 
-$(BUILT_go): $(call MADE_OF,go) $(INSTALLED)
+$(BUILT_go): $(call SOURCES,go) $(INSTALLED)
 	@echo "Building clients/go"
 	@cd clients/go && buf generate ../../protos && go build -o bin/ ./...
 	@touch $@
 
-$(BUILT_java): $(call MADE_OF,java)
+$(BUILT_java): $(call SOURCES,java)
 	@echo "Building clients/java"
 	@cd clients/java && mvn --batch-mode --quiet -DskipTests package
 	@touch $@
 
-$(BUILT_rust): $(call MADE_OF,rust)
+$(BUILT_rust): $(call SOURCES,rust)
 	@echo "Building clients/rust"
 	@cd clients/rust && cargo build --quiet --examples
 	@touch $@

@@ -18,6 +18,7 @@ from jobwire import (
     JobInfo,
     JobState,
     NotFound,
+    Unavailable,
 )
 from jobwire.errors import JobwireError, ResourceExhausted
 from jobwire.v1 import job_pb2
@@ -178,3 +179,22 @@ async def test_the_synchronous_functions(server: ScriptedServer) -> None:
     await server.stop()
     with pytest.raises(jobwire.Unavailable, match=f"cannot reach Jobwire at {server.address}"):
         await asyncio.to_thread(jobwire.publish, server.address, "q", 1, timeout=0.3)
+
+
+async def test_an_attempt_without_time_does_not_hide_what_the_others_met(server: ScriptedServer) -> None:
+    answers = iter([GONE])
+
+    async def refused_and_then_silent(request: pb.GetJobRequest) -> pb.GetJobResponse:
+        for refusal in answers:
+            raise refusal
+        await asyncio.sleep(60)
+        return ACTIVE
+
+    server.answer_get_job = refused_and_then_silent
+    async with Client(server.address, timeout=1.5) as client:
+        with pytest.raises(Unavailable) as failed:
+            await client.get_job("j-1")
+    assert failed.value.reason == "DRAINING" and len(server.calls) == 2
+    async with Client(server.address, timeout=0.5) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.get_job("j-1")

@@ -26,8 +26,9 @@ import java.util.logging.SimpleFormatter;
 /**
  * The driver of the conformance suite: does what a line of standard input says, and says what came of it.
  *
- * <p>tests/conformance/README.md describes the lines. Without arguments it drives the library, with {@code thin} the bare
- * stubs. Always holds: an answer for each request, whatever it asked; nothing but lines of JSON on standard output.
+ * <p>tests/conformance/README.md describes the lines. Without arguments it drives the library, with {@code thin} the
+ * bare stubs. Always holds: an answer for each request, whatever it asked; nothing but lines of JSON on standard
+ * output.
  */
 public final class Driver {
     static final JsonMapper JSON = new JsonMapper();

@@ -47,7 +47,8 @@ import jobwire.v1.SubscribeRequest;
 import jobwire.v1.SubscribeResponse;
 
 /**
- * Drives the bare stubs, as examples/ThinPublisher and examples/ThinWorker use them, with threads for several jobs at once.
+ * Drives the bare stubs, as examples/ThinPublisher and examples/ThinWorker use them, with threads for several jobs at
+ * once.
  *
  * <p>Its worker makes one Subscribe call, answers heartbeats, and sends each Ack once.
  */

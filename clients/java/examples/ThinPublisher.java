@@ -10,8 +10,8 @@ import jobwire.v1.QueueServiceGrpc;
 /**
  * Publishes one job with the generated stubs alone: TARGET QUEUE DATA, and prints its id.
  *
- * <p>The id is made here, so whoever gets no answer may repeat the call. What it gives up against jobwire.Client: calls that
- * are repeated. (JobwireException.from(error, target) says what an error of a stub means.)
+ * <p>The id is made here, so whoever gets no answer may repeat the call. What it gives up against jobwire.Client: calls
+ * that are repeated. (JobwireException.from(error, target) says what an error of a stub means.)
  */
 public final class ThinPublisher {
     public static void main(String[] arguments) {

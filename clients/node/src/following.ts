@@ -5,7 +5,7 @@ import { jobInfoFrom } from "./convert.js";
 import { DeadlineExceeded, JobwireError } from "./errors.js";
 import { GetJobRequest, QueueServiceService } from "./generated/jobwire/v1/queue_service.js";
 import type { JobInfo } from "./model.js";
-import { pause } from "./pausing.js";
+import { onAbort, pause } from "./pausing.js";
 import { Backoff, now, worthRepeating } from "./retrying.js";
 import { after } from "./waiting.js";
 import { toDuration } from "./wire.js";
@@ -43,15 +43,14 @@ export class Following<Data, Output> {
   /** Returns the finished job; rejects with DeadlineExceeded after `within` seconds, or with the signal's reason. */
   async toTheEnd(within: number | undefined, signal: AbortSignal | undefined): Promise<JobInfo<Data, Output>> {
     const stop = new AbortController();
-    const abort = () => stop.abort(signal?.reason);
+    const forget = onAbort(signal, () => stop.abort(signal?.reason));
     const timer = within === undefined ? undefined : after(within, () => stop.abort(this.#tooLate(within)));
-    signal?.addEventListener("abort", abort, { once: true });
     try {
       signal?.throwIfAborted();
       return await this.#finished(stop.signal);
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
+      forget();
     }
   }
 

@@ -1,5 +1,7 @@
 // Waiting that an AbortSignal ends.
 
+import { setMaxListeners } from "node:events";
+
 /** Resolves after so many seconds; rejects with the signal's reason when that is aborted, also before. */
 export function pause(seconds: number, signal?: AbortSignal): Promise<void> {
   return abortable(signal, (resolve) => {
@@ -27,8 +29,7 @@ export function abortable<T>(
       undo?.();
       reject(signal?.reason);
     };
-    const forget = () => signal?.removeEventListener("abort", abort);
-    signal?.addEventListener("abort", abort, { once: true });
+    const forget = onAbort(signal, abort);
     undo =
       start(
         (value) => {
@@ -41,4 +42,14 @@ export function abortable<T>(
         },
       ) ?? undefined;
   });
+}
+
+/** Calls `abort` when the signal is aborted. Returns what takes that back. */
+export function onAbort(signal: AbortSignal | undefined, abort: () => void): () => void {
+  if (signal !== undefined) {
+    // One signal may end any number of calls, such as that of a request or of the whole program: no leak to be warned of.
+    setMaxListeners(0, signal);
+    signal.addEventListener("abort", abort, { once: true });
+  }
+  return () => signal?.removeEventListener("abort", abort);
 }

@@ -3,7 +3,10 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { ServerCredentials } from "@grpc/grpc-js";
 import { InvalidArgument, newJobId, RetryIn, Unavailable } from "jobwire";
 import {
   createJobQueue,
@@ -13,7 +16,7 @@ import {
   type QueuedJob,
 } from "jobwire/job-queue";
 import { until } from "./scripted.js";
-import { door, freshQueue, SERVER } from "./serving.js";
+import { door, freshQueue, relayed, SERVER } from "./serving.js";
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -250,4 +253,25 @@ test("the environment names the server, the authorities and the token", async (t
     await once(child, "close");
     assert.match(said(), message);
   }
+});
+
+/** A folder with a server's key.pem and cert.pem for localhost, and the ca.pem of who signed it. */
+const CERTIFICATES = process.env.TEST_CERTIFICATES ?? "";
+
+test("it speaks TLS as the environment says", {
+  skip: CERTIFICATES === "" && "TEST_CERTIFICATES names no folder",
+}, async (t) => {
+  const pem = (name: string) => readFileSync(join(CERTIFICATES, name));
+  const pair = { private_key: pem("key.pem"), cert_chain: pem("cert.pem") };
+  const relay = await relayed(t, ServerCredentials.createSsl(null, [pair]));
+  const source = `
+    import { jobQueue } from "jobwire/job-queue";
+    console.log(await jobQueue.push(${JSON.stringify(freshQueue())}, 1));
+    await jobQueue.stop();
+  `;
+  const env = { JOBWIRE_SERVER: relay.target, JOBWIRE_CA_FILE: join(CERTIFICATES, "ca.pem"), JOBWIRE_TOKEN: "secret" };
+  const { child, said } = program(t, source, env);
+  await once(child, "close");
+  assert.match(said(), /^[0-9a-f-]{36}\n$/);
+  assert.deepEqual(relay.tokens, ["Bearer secret"]);
 });

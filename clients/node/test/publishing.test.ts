@@ -265,6 +265,19 @@ test("aborting ends the waiting; what is on its way is not taken back, what is n
   );
 });
 
+test("one signal may stand for any number of calls", async (t) => {
+  const client = connected(t);
+  const warnings: Error[] = [];
+  const warned = (warning: Error) => warnings.push(warning);
+  process.on("warning", warned);
+  t.after(() => process.off("warning", warned));
+  const { signal } = new AbortController();
+  const queue = freshQueue();
+  await Promise.all(Array.from({ length: 50 }, (_, n) => client.publish(queue, n, { signal })));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(warnings, []);
+});
+
 test("a publisher that does not wait for answers is held up when 64 MiB wait", async (t) => {
   const relay = await relayed(t);
   const client = connected(t, relay.target);

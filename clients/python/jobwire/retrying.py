@@ -57,15 +57,23 @@ class Attempts:
     def __init__(self, timeout: float) -> None:
         self._deadline = time.monotonic() + timeout
         self._backoff = Backoff()
+        self._cut_short = False
+        self._met: JobwireError | None = None
 
     def timeout(self) -> float:
         """Return how long the next attempt may take, in seconds."""
-        return max(0.001, min(ATTEMPT_TIMEOUT, self._deadline - time.monotonic()))
+        left = self._deadline - time.monotonic()
+        self._cut_short = left < ATTEMPT_TIMEOUT
+        return max(0.001, min(ATTEMPT_TIMEOUT, left))
 
     def pause_after(self, error: JobwireError) -> float:
         """Return how long to wait before the next attempt; raises `error` if there should be none."""
         if not worth_repeating(error):
             raise error
+        if self._met is not None and self._cut_short and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            # That the last attempt had no time left tells nothing; what those before it met does.
+            raise self._met
+        self._met = error
         pause = self._backoff.pause(error.retry_after)
         if time.monotonic() + pause >= self._deadline:
             raise error

@@ -27,8 +27,12 @@ pub use errors::{Error, FieldViolation};
 pub use job::Job;
 pub use new_job::NewJob;
 pub use outcome::{JobError, StopReason};
+pub use tokio_util::sync::CancellationToken;
 pub use tonic::Code;
 pub use worker::{Stopper, Worker};
+
+// What the stubs speak in, in the versions that fit.
+pub use {prost_types, tonic};
 
 /// The stubs, generated from `protos/jobwire/v1` when the crate is built.
 #[allow(clippy::all)]

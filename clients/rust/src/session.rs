@@ -4,6 +4,7 @@
 //! under a higher epoch, one that has none is opened. One task owns all of it and does one thing at a time; what takes long (calls, handlers) runs
 //! beside it and is taken in when it has ended.
 
+use std::collections::HashSet;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
@@ -33,6 +34,9 @@ const TIME_TO_LEAVE: Duration = Duration::from_secs(4);
 
 /// The shortest time between two reports of one job's progress.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// So many different messages of trouble are remembered; some carry an id and never come again.
+const MOST_TROUBLES: usize = 20;
 
 /// What a worker's sessions are told, and tell each other.
 #[derive(Clone, Debug, Default)]
@@ -85,8 +89,8 @@ pub(crate) struct Session {
     backoff: Backoff,
     quiet: bool,
     ever_opened: bool,
-    /// What was said last of why there is no stream: said once, not at each attempt.
-    trouble: String,
+    /// What was said of why there is no stream: each is said once, not at each attempt. Emptied when there is one, or too many are known.
+    troubles: HashSet<String>,
     /// Why the server will never let this session in.
     refusal: Option<Error>,
 }
@@ -114,7 +118,7 @@ impl Session {
             backoff: Backoff::new(),
             quiet: false,
             ever_opened: false,
-            trouble: String::new(),
+            troubles: HashSet::new(),
             refusal: None,
         }
     }
@@ -312,7 +316,7 @@ impl Session {
         }
         self.standing.opened(opened);
         self.ever_opened = true;
-        self.trouble.clear();
+        self.troubles.clear();
         let how = if opened.resumed { "resumed" } else { "opened" };
         tracing::info!("queue {}: {how} session {} (epoch {})", self.queue, opened.session_id, opened.epoch);
         for handle in &opened.lost {
@@ -366,11 +370,14 @@ impl Session {
                     self.lost(&error.message);
                 } else if !self.ever_opened && error.is_for_good() {
                     self.refusal = Some(error);
-                } else if error.message == self.trouble {
+                } else if self.troubles.contains(&error.message) {
                     tracing::debug!("queue {}: no stream, trying again: {error}", self.queue);
                 } else {
                     tracing::warn!("queue {}: no stream, trying again: {error}", self.queue);
-                    self.trouble = error.message;
+                    if self.troubles.len() >= MOST_TROUBLES {
+                        self.troubles.clear();
+                    }
+                    self.troubles.insert(error.message);
                 }
             }
         }

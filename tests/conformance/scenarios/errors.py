@@ -21,7 +21,7 @@ from tests.conformance.servers import HOST, TOKEN
 from tests.conformance.stage import Stage
 from tests.system.conftest import ServerProcess, free_port
 
-SOON = 6.0
+SOON = 8.0
 """The timeout of calls that cannot succeed, in seconds."""
 
 

@@ -291,8 +291,8 @@ final class Acker {
     }
 
     /**
-     * What goes into the next call, by handle. It is not taken away here: only an answer does that. Locked statements go
-     * alone, and in turn with what the others have to say.
+     * What goes into the next call, by handle. It is not taken away here: only an answer does that. Locked statements
+     * go alone, and in turn with what the others have to say.
      */
     private Map<String, AckItem> gathered() {
         long now = System.nanoTime();

@@ -46,8 +46,8 @@ public final class Client implements AutoCloseable {
      * @throws JobwireException.NotFound the queue does not exist, and the server does not make queues by itself
      * @throws JobwireException.Overloaded no room for it within the timeout; nothing was stored
      * @throws JobwireException.QueueFull the same, in this queue
-     * @throws JobwireException.Unavailable not within the timeout; the job may be stored, and publishing the same NewJob
-     *     again is safe
+     * @throws JobwireException.Unavailable not within the timeout; the job may be stored, and publishing the same
+     *     NewJob again is safe
      * @throws JobwireException.DeadlineExceeded the same
      */
     public Published publish(String queue, Object job) {
@@ -58,9 +58,9 @@ public final class Client implements AutoCloseable {
     /**
      * Stores many jobs of one queue in their order; the results are in that order too.
      *
-     * <p>Up to 1,000 jobs and 3 MiB travel in one call and are stored all or none. A longer list is split, and atomic only
-     * per call: if this throws, the calls before are stored. Repeating it with the same NewJob objects is safe, and
-     * completes the rest. All jobs are checked for what cannot travel before the first is sent.
+     * <p>Up to 1,000 jobs and 3 MiB travel in one call and are stored all or none. A longer list is split, and atomic
+     * only per call: if this throws, the calls before are stored. Repeating it with the same NewJob objects is safe,
+     * and completes the rest. All jobs are checked for what cannot travel before the first is sent.
      *
      * <p>Throws as {@link #publish}; the timeout is for each call.
      */

@@ -42,7 +42,7 @@ final class Connection {
                 .keepAliveTime(30, TimeUnit.SECONDS)
                 .keepAliveTimeout(10, TimeUnit.SECONDS)
                 .keepAliveWithoutCalls(true)
-                // Deliveries are up to 1 MiB together, but a single job with its headers may be larger, and so may pages.
+                // A group of deliveries is 1 MiB, but a single job with all that it carries may be larger.
                 .maxInboundMessageSize(64 * 1024 * 1024);
     }
 

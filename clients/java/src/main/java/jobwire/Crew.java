@@ -17,8 +17,8 @@ import jobwire.v1.Delivery;
  * The runs of one queue's handler: each delivery in hand, from its start to the report of its end. Within the loop, but
  * for the handlers themselves, which have threads of their own.
  *
- * <p>A delivery that is dropped (its lease is gone) is no longer reported on, but its handler may need time to end; until
- * then its place is not free, and the server is asked for fewer jobs.
+ * <p>A delivery that is dropped (its lease is gone) is no longer reported on, but its handler may need time to end;
+ * until then its place is not free, and the server is asked for fewer jobs.
  */
 final class Crew {
     private static final System.Logger LOG = System.getLogger("jobwire");
@@ -30,7 +30,10 @@ final class Crew {
         StopReason reason;
         boolean dropped;
 
-        /** The handler's thread while it is in the handler; guarded by this object, so that nobody else is interrupted. */
+        /**
+         * The handler's thread while it is in the handler; guarded by this object, so that no other run is interrupted.
+         * (An interrupt that the handler left unseen the pool itself clears before the next run.)
+         */
         private Thread thread;
 
         private boolean interrupted;
@@ -65,7 +68,6 @@ final class Crew {
 
         private synchronized void leave() {
             thread = null;
-            Thread.interrupted(); // the thread's next run is another one
         }
 
         synchronized void interrupt() {

@@ -163,7 +163,8 @@ public class JobwireException extends RuntimeException {
             return switch (code) {
                 case INVALID_ARGUMENT -> new InvalidArgument(this);
                 case NOT_FOUND -> new NotFound(this);
-                // Whoever cancels a call is told otherwise: this is how gRPC ends calls that reach a server as it stops.
+                // Whoever cancels a call is told otherwise: this is how gRPC ends calls that reach a server as it
+                // stops.
                 case UNAVAILABLE, CANCELLED -> new Unavailable(this);
                 case DEADLINE_EXCEEDED -> new DeadlineExceeded(this);
                 case UNAUTHENTICATED -> new Unauthenticated(this);

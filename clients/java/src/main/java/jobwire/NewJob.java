@@ -9,14 +9,16 @@ import jobwire.v1.JobSpec;
 /**
  * A job to be published: {@code new NewJob(data).priority(5).startIn(Duration.ofMinutes(1))}.
  *
- * <p>Its id is made with it, so publishing the same NewJob again is safe. Each method changes the NewJob and returns it.
+ * <p>Its id is made with it, so publishing the same NewJob again is safe. Each method changes the NewJob and returns
+ * it.
  */
 public final class NewJob {
     private final JobSpec.Builder spec = JobSpec.newBuilder();
     private final Object data;
 
     /**
-     * @param data the payload: what Jackson writes as JSON, at most 64 KiB or what the queue allows; null is JSON's null
+     * @param data the payload: what Jackson writes as JSON, at most 64 KiB or what the queue allows; null is JSON's
+     *     null
      */
     public NewJob(Object data) {
         this.data = data;

@@ -25,8 +25,8 @@ import jobwire.v1.SubscribeResponse;
 /**
  * The session of one handler: its streams one after the other, and what the server says on them. Within the loop.
  *
- * <p>The state machine is that of docs/protocol.md, "the life of a worker". Opening and Resuming are one here: a session
- * that has an id is resumed under a higher epoch, one that has none is opened.
+ * <p>The state machine is that of docs/protocol.md, "the life of a worker". Opening and Resuming are one here: a
+ * session that has an id is resumed under a higher epoch, one that has none is opened.
  */
 final class Session {
     private static final System.Logger LOG = System.getLogger("jobwire");

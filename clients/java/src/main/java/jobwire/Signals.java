@@ -14,8 +14,8 @@ import java.util.function.Consumer;
  * hands of handlers that still finish, a second signal would be ignored, and the exit code be 143. With it the worker
  * stops in order first, {@code main} returns, and the program ends like any other that is done, with 0 and its hooks.
  *
- * <p>Java has no public way to do this. {@code sun.misc.Signal} is in every JDK (module {@code jdk.unsupported}, which Netty
- * and protobuf need as well), but javac warns of its name and no annotation quiets it; hence by reflection.
+ * <p>Java has no public way to do this. {@code sun.misc.Signal} is in every JDK (module {@code jdk.unsupported}, which
+ * Netty and protobuf need as well), but javac warns of its name and no annotation quiets it; hence by reflection.
  */
 final class Signals {
     private static final List<String> NAMES = List.of("TERM", "INT");

@@ -8,8 +8,8 @@ import jobwire.v1.SessionOpened;
 /**
  * What a session is to the server, as far as the worker knows: identity, terms, signs of life. No I/O.
  *
- * <p>All times are of {@code System.nanoTime}. {@code held} are the deliveries whose settling Ack has not been answered;
- * nothing else may be named in a resume.
+ * <p>All times are of {@code System.nanoTime}. {@code held} are the deliveries whose settling Ack has not been
+ * answered; nothing else may be named in a resume.
  */
 final class Standing {
     /** How long the first event of a stream may take. */

@@ -7,7 +7,10 @@ import java.util.concurrent.Executor;
 import java.util.function.Supplier;
 import java.util.regex.Pattern;
 
-/** The token that each call carries as metadata. No token is in a text that is shown or logged. */
+/**
+ * The token that each call carries as metadata, also without TLS: gRPC for Java leaves that to the credentials. No token
+ * is in a text that is shown or logged.
+ */
 final class Token extends CallCredentials {
     private static final Metadata.Key<String> AUTHORIZATION =
             Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
@@ -23,7 +26,7 @@ final class Token extends CallCredentials {
     /** Returns the token if it can be one. */
     static String checked(String token) {
         if (token == null || !WORD.matcher(token).matches()) {
-            throw new IllegalArgumentException("a token must be a word of plain ASCII, without blanks or ends of lines");
+            throw new IllegalArgumentException("a token must be a word of plain ASCII, without blanks and line ends");
         }
         return token;
     }

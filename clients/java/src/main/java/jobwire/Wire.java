@@ -92,7 +92,8 @@ final class Wire {
         try {
             return text.isEmpty() ? null : JSON.readValue(text, kind);
         } catch (JsonProcessingException error) {
-            throw new IllegalArgumentException("not a " + kind.getSimpleName() + ": " + error.getOriginalMessage(), error);
+            String why = "not a " + kind.getSimpleName() + ": " + error.getOriginalMessage();
+            throw new IllegalArgumentException(why, error);
         }
     }
 

@@ -92,8 +92,8 @@ public final class Worker implements AutoCloseable {
     }
 
     /**
-     * Works until SIGTERM, SIGINT or {@link #stop}, then ends in order; for the end of {@code main}. A second signal cuts
-     * the grace short. When this has returned, the program ends with 0 unless it has more to do.
+     * Works until SIGTERM, SIGINT or {@link #stop}, then ends in order; for the end of {@code main}. A second signal
+     * cuts the grace short. When this has returned, the program ends with 0 unless it has more to do.
      *
      * <p>It returns as well when an operator has asked the worker to leave, and what it ran is finished.
      *
@@ -160,7 +160,9 @@ public final class Worker implements AutoCloseable {
         return life == null ? CompletableFuture.completedFuture(null) : life.ended().copy();
     }
 
-    /** Stops in order, and returns when all is put away. Why a worker could not go on, {@link #ended} and the log say. */
+    /**
+     * Stops in order, and returns when all is put away. Why a worker could not go on, {@link #ended} and the log say.
+     */
     @Override
     public void close() {
         stop();
