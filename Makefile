@@ -48,8 +48,8 @@ run: $(STUBS)  ## serve until Ctrl-C; DATABASE_URL names the database, else a Po
 demo: $(STUBS)  ## parse a real workbook: server, worker and PostgreSQL are started and stopped for it
 	@exec jobwire demo
 
-test: $(STUBS) clients  ## run the tests, three files at a time; ARGS="-k resume" narrows them
-	@exec pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(STUBS) clients  ## run the tests, four files at a time; ARGS="-k resume" narrows them
+	@exec pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 conformance: $(STUBS) clients  ## try every client by the same scenarios; ARGS="go --json" narrows, ARGS=--write writes docs/conformance.md
 	@exec python -m tests.conformance $(ARGS)
@@ -128,7 +128,7 @@ $(BUILT_go): $(call SOURCES,go) $(INSTALLED)
 
 $(BUILT_java): $(call SOURCES,java)
 	@echo "Building clients/java"
-	@cd clients/java && mvn --batch-mode --quiet -DskipTests package
+	@cd clients/java && mvn --batch-mode --quiet -Dstyle.color=never -DskipTests package
 	@touch $@
 
 $(BUILT_rust): $(call SOURCES,rust)

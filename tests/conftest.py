@@ -37,10 +37,13 @@ long = pytest.mark.skipif(not LONG, reason="takes minutes: JOBWIRE_LONG_TESTS=1 
 
 _LONGEST = (
     "system/test_postgres_versions",
+    "chaos/test_chaos",
     "faults/test_pooler",
     "model/",
     "deploy/",
-    "chaos/test_chaos",
+    "examples/",
+    "languages/",
+    "docs/test_guides",
     "system/",
     "conformance/",
 )

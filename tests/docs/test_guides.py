@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ async def test_debugging(database_url: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The sources as somebody has them who has built nothing, so that what other tests run is not built under them."""
     copy = tmp_path_factory.mktemp("checkout")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "protos", "clients", "scripts"]
@@ -37,7 +38,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (name for name in listed.split("\0") if (REPOSITORY / name).is_file()):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, copy / name)
-    return copy
+    yield copy
+    # What is built is large, and pytest keeps folders for a while.
+    shutil.rmtree(copy, ignore_errors=True)
 
 
 @pytest.mark.timeout(2400)

@@ -24,13 +24,14 @@ from tests.conftest import Postgres
 from tests.docs.pages import REPOSITORY, blocks_of
 from tests.system.conftest import PATIENCE, ServerProcess, free_port
 
-CLIENT = REPOSITORY / "clients" / "node"
-EXAMPLE = CLIENT / "examples" / "fastify"
+EXAMPLE = REPOSITORY / "clients" / "node" / "examples" / "fastify"
 README = (EXAMPLE / "README.md").read_text()
 BLOCKS = blocks_of(README)
 INSTALL = next(block for block in BLOCKS if "npm ci" in block.code)
 GRANTS = "".join(re.findall(r"```sql\n(.*?)```", README, re.DOTALL))
 
+
+TOKEN = "a-token-of-the-backend"
 
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ class Program:
 
 @dataclass
 class Backend:
-    """One test's Jobwire server, and the example's processes beside it."""
+    """One test's Jobwire server, which wants a token, and the example's processes beside it."""
 
     database: AppDatabase
     folder: Path
@@ -135,12 +136,14 @@ class Backend:
     def __post_init__(self) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.storage.mkdir()
-        port, http_port = free_port(), free_port()
+        port, http_port, tokens = free_port(), free_port(), self.folder / "tokens"
+        tokens.write_text(f"app {TOKEN}\n")
         env = _environment() | {
             "JOBWIRE_DATABASE_URL": self.database.admin,
             "JOBWIRE_LISTEN": f"127.0.0.1:{port}",
             "JOBWIRE_HTTP_LISTEN": f"127.0.0.1:{http_port}",
             "JOBWIRE_LOG_FORMAT": "json",
+            "JOBWIRE_TOKENS_FILE": str(tokens),
         }
         command = [sys.executable, "-m", "jobwire_server", "serve"]
         self.server = ServerProcess(command, env, self.folder / "jobwire.log", port=port, http_port=http_port)
@@ -148,8 +151,13 @@ class Backend:
         self.stack.callback(self.server.stop)
         self.database.grant()
         create = [sys.executable, "-m", "jobwire_server", "queues", "create", "screenings"]
-        subprocess.run(create, env=_environment() | {"JOBWIRE_SERVER": self.server.address}, check=True, timeout=60)
+        subprocess.run(create, env=self.environment, check=True, timeout=60)
         assert self.npm("migrate").ends() == 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a program needs to know to call the Jobwire server."""
+        return _environment() | {"JOBWIRE_SERVER": self.server.address, "JOBWIRE_TOKEN": TOKEN}
 
     @property
     def storage(self) -> Path:
@@ -168,9 +176,8 @@ class Backend:
         return program
 
     def npm(self, script: str, **environment: str) -> Program:
-        env = _environment() | {
+        env = self.environment | {
             "DATABASE_URL": self.database.url,
-            "JOBWIRE_SERVER": self.server.address,
             "LISTEN": self.address,
             "STORAGE": str(self.storage),
             "STORE": self.store,

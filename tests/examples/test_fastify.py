@@ -15,7 +15,7 @@ from tests.docs.pages import page_shell
 from tests.examples.backend import BLOCKS, END, EXAMPLE, INSTALL, AppDatabase, Backend, form, wait_for
 from tests.workers.workbooks import xlsx
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 SLOW = {"JUDGE_SECONDS": "3", "STOP_GRACE": "0"}
 """A worker that takes so long for each part of a screening, and gives back at once what it cannot finish."""
@@ -154,7 +154,8 @@ def test_bad_uploads_are_refused_and_leave_nothing(backend: Backend) -> None:
 def test_a_failed_job_says_why_to_the_one_who_uploaded(backend: Backend) -> None:
     backend.start()
     where = ["--server", backend.server.address, "--storage", str(backend.storage)]
-    excel = subprocess.Popen([sys.executable, "-m", "jobwire_workers.excel_parse", *where])
+    command = [sys.executable, "-m", "jobwire_workers.excel_parse", *where]
+    excel = subprocess.Popen(command, env=backend.environment)
     try:
         job = backend.finished(backend.upload(b"PK\3\4").json["jobId"])
         assert job["state"] == "failed" and "damaged or was not fully uploaded" in job["error"]
@@ -164,6 +165,18 @@ def test_a_failed_job_says_why_to_the_one_who_uploaded(backend: Backend) -> None
     finally:
         excel.terminate()
         excel.wait(60)
+
+
+@only_pg
+def test_what_broke_inside_is_not_told_to_users(backend: Backend) -> None:
+    backend.start()
+    backend.worker()
+    publish = "SELECT jobwire.publish('screenings', '{\"screening_id\": \"no uuid\"}', '{\"retry_limit\": 0}')"
+    [(job_id,)] = backend.database.run(publish)
+    job = backend.finished(job_id)
+    assert (job["state"], job["error"]) == ("failed", "It failed for a reason on our side.")
+    [(said,)] = backend.database.run("SELECT errors::text FROM jobwire.job")
+    assert "invalid input syntax for type uuid" in said
 
 
 def half_an_upload(backend: Backend, content: bytes) -> socket.socket:

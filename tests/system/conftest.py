@@ -27,8 +27,8 @@ PATIENCE = 60.0
 def free_port() -> int:
     """A port below those that outgoing connections get, so that none of them takes it while a server is away."""
     # Each of the processes that share the tests has a range of its own.
-    first = 20_000 + 4_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 3)
-    for port in range(first + os.getpid() % 2_000, first + 4_000):
+    first = 20_000 + 3_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4)
+    for port in range(first + os.getpid() % 1_500, first + 3_000):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -13,7 +13,7 @@ export class BadRequest extends Error {
 }
 
 export function errorHandler(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  if (error instanceof NotFound) {
+  if (error instanceof NotFound && error.reason === "JOB_NOT_FOUND") {
     reply.code(404).send({ error: "There is no such job, or it was finished too long ago." });
   } else if (error instanceof NameTaken) {
     reply.code(409).send({ error: error.message });

@@ -55,6 +55,12 @@ function view(job: JobInfo) {
     progress: job.state === "completed" ? 1 : (job.progress?.fraction ?? 0),
     note: job.finished ? "" : (job.progress?.note ?? ""),
     output: job.output ?? null,
-    error: job.state === "failed" ? (job.errors.at(-1)?.message ?? "It failed.") : null,
+    error: job.state === "failed" ? reason(job) : null,
   };
+}
+
+/** Only what a handler gave up with on purpose is written for users; the text of any other error is ours to read. */
+function reason(job: JobInfo): string {
+  const last = job.errors.at(-1);
+  return last?.type === "FailForGood" ? last.message : "It failed for a reason on our side.";
 }
