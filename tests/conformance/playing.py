@@ -22,7 +22,7 @@ from tests.conformance.table import NOT_CLAIMED, PASSES
 
 Result = TypeVar("Result")
 
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 6
 """How many scenarios of a driver are under way at a time."""
 
 LONGEST = 200.0
