@@ -29,7 +29,7 @@ from pathlib import Path
 
 from .table import ROOT, Mutant, Promise, load, page_table
 
-PARTS = ("clients", "server", "tests", "workers")
+PARTS = ("clients/python", "server", "tests", "workers")
 HEALTHY = {
     "clients": "tests/client/test_session.py::test_a_job_is_delivered_run_and_settled",
     "server": "tests/broker/test_delivery.py::test_a_job_goes_its_way",
