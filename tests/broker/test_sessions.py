@@ -21,8 +21,8 @@ from jobwire_server.domain.errors import Draining, LockTimeout, SessionLost, Ses
 from jobwire_server.domain.handles import Handle
 from jobwire_server.domain.jobs import AckItem, AckStatus, Complete, Fail, JobState
 from jobwire_server.domain.queues import JobOptionsPatch
+from jobwire_server.store import listing, settling, upkeep
 from jobwire_server.store import sessions as store
-from jobwire_server.store import settling, upkeep
 from jobwire_server.store.database import Database
 from tests.conftest import Postgres
 
@@ -459,6 +459,23 @@ async def test_the_watch_begins_anew_after_a_pause_or_an_outage(database: Databa
     await look(89.5)
     await until(lambda: ended == [session])
     ending.cancel()
+
+
+async def test_a_renewal_that_was_on_its_way_to_a_drain_leaves_the_session_away(database: Database) -> None:
+    """It was said while the session still had its stream; only a resume says that it has one again."""
+    owner, session, terms = uuid4(), uuid4(), store.SessionTerms("w", ("work",), 1, 60_000)
+
+    async def away() -> bool:
+        [listed] = await listing.list_sessions(database, None, None, 1, 0)
+        return listed.detached_at is not None
+
+    await store.open_session(database, owner, session, terms)
+    await store.park(database, owner, 300_000)
+    async with database.connection() as connection:
+        assert await store.renew(database, connection, owner, {session: store.Renewal(1, 1)}) == {session: False}
+    assert await away()
+    await store.resume_session(database, owner, session, 0, [], terms)
+    assert not await away()
 
 
 async def test_a_session_that_moved_on_since_it_was_seen_is_not_ended(database: Database) -> None:
