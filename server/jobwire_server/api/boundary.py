@@ -117,7 +117,7 @@ class CallBoundary(grpc.aio.ServerInterceptor):
             except JobwireError as error:
                 code = code_of(error)
                 call.note(reason=error.reason, why=error.message)
-                await _abort(context, call, status_of(error))
+                refused = status_of(error)
             except grpc.aio.AbortError:
                 code = context.code()
                 raise
@@ -127,9 +127,11 @@ class CallBoundary(grpc.aio.ServerInterceptor):
             except Exception:
                 code = grpc.StatusCode.INTERNAL
                 log.exception("a call failed unexpectedly")
-                await _abort(context, call, internal_status(call.request_id))
+                refused = internal_status(call.request_id)
             finally:
+                # Before the answer leaves: whoever has it finds its line in the log.
                 self._finish(call, code)
+            await _abort(context, call, refused)
 
         return call
 
