@@ -178,7 +178,8 @@ final class Crew {
 
     /** Gives back what did not stop in time, though its handler may still run, and waits no longer. */
     void abandon() {
-        runs.forEach((handle, run) -> {
+        // A copy: what waits for its checkpoint ends with that.
+        for (Run run : List.copyOf(runs.values())) {
             LOG.log(
                     WARNING,
                     "job {0}: its handler did not stop in time; the job is given back",
@@ -186,10 +187,10 @@ final class Crew {
             if (!run.dropped) {
                 run.dropped = true;
                 dropped++;
-                acker.settle(handle, new Outcome.Released(null));
+                acker.settle(run.delivery.getHandle(), new Outcome.Released(null));
             }
             run.interrupt();
-        });
+        }
     }
 
     /** A future that is done when nothing runs. */
