@@ -300,7 +300,7 @@ func (a *acker) gather() (group []*statement, next time.Time) {
 }
 
 func (a *acker) creditsDue() bool {
-	return a.standing.id != "" && a.standing.toldCredits != a.creditsWanted()
+	return a.standing.opens() && a.standing.toldCredits != a.creditsWanted()
 }
 
 // send sends statements and takes their answers. It returns the error if some of them have to be sent again. Without the lock.
@@ -317,14 +317,15 @@ func (a *acker) send(ctx context.Context, group []*statement) *Error {
 	}
 	a.mu.Unlock()
 	response, err := attempt(ctx, a.connection, attemptTimeout, a.connection.queue.Ack, request)
+	a.mu.Lock()
+	if request.MaxInFlight != nil {
+		standing.told(session, epoch, int(request.GetMaxInFlight()), err == nil)
+	}
 	if err != nil {
+		a.mu.Unlock()
 		return a.sortOut(ctx, group, err)
 	}
-	a.mu.Lock()
 	defer a.mu.Unlock()
-	if request.MaxInFlight != nil && session == standing.id && epoch == standing.epoch {
-		standing.toldCredits = int(request.GetMaxInFlight())
-	}
 	for place, result := range response.GetResults() {
 		if place < len(group) {
 			a.take(group[place], result)

@@ -250,7 +250,7 @@ export class Acker {
   }
 
   #creditsDue(): boolean {
-    return !this.#leaving && this.#standing.id !== "" && this.#standing.toldCredits !== this.#hooks.creditsWanted();
+    return !this.#leaving && this.#standing.open && this.#standing.toldCredits !== this.#hooks.creditsWanted();
   }
 
   /** Sends statements and takes their answers. Returns the error if some of them have to be sent again. */
@@ -270,13 +270,12 @@ export class Acker {
         throw new InternalError(`${response.results.length} answers to ${items.length} statements`);
       }
     } catch (error) {
+      if (maxInFlight !== undefined) standing.told(session, epoch, maxInFlight, false);
       if (error instanceof JobwireError) return this.#sortOut(items, error);
       if (this.#over.up) return undefined; // given up by `end`
       throw error;
     }
-    if (maxInFlight !== undefined && session === standing.id && epoch === standing.epoch) {
-      standing.toldCredits = maxInFlight;
-    }
+    if (maxInFlight !== undefined) standing.told(session, epoch, maxInFlight, true);
     for (const [place, item] of items.entries()) {
       const result = response.results[place] as AckResult;
       if (item.outcome?.$case === "extend") {

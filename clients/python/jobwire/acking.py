@@ -236,7 +236,7 @@ class Acker:
         return items
 
     def _credits_due(self) -> bool:
-        return bool(self._standing.id) and self._standing.told_credits != self._credits_wanted()
+        return self._standing.open and self._standing.told_credits != self._credits_wanted()
 
     async def _send(self, items: Mapping[str, pb.AckItem]) -> JobwireError | None:
         """Send statements and take their answers. Returns the error if some of them have to be sent again."""
@@ -246,16 +246,19 @@ class Acker:
         # Only here, since alike statements are one object.
         for handle, item in zip(items, request.items, strict=True):
             item.handle = handle
-        if self._credits_due():
-            request.max_in_flight = self._credits_wanted()
+        credits = self._credits_wanted() if self._credits_due() else None
+        if credits is not None:
+            request.max_in_flight = credits
         # Not those that say something newer than the items of a group that is being taken apart.
         sent = {handle: each for handle, each in self._extensions.items() if items.get(handle) is each.item}
         try:
             response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
         except JobwireError as error:
+            if credits is not None:
+                standing.told(session, epoch, credits, answered=False)
             return await self._sort_out(items, error)
-        if request.HasField("max_in_flight") and (session, epoch) == (standing.id, standing.epoch):
-            standing.told_credits = request.max_in_flight
+        if credits is not None:
+            standing.told(session, epoch, credits, answered=True)
         settled: list[str] = []
         for (handle, item), result in zip(items.items(), response.results, strict=True):
             if item is not JUST_COMPLETED and item.HasField("extend"):

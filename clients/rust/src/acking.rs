@@ -170,7 +170,7 @@ impl Acker {
         }
         self.not_before = None;
         let handles = self.gathered(now);
-        let credits_due = standing.exists() && standing.told_credits != credits;
+        let credits_due = standing.is_open() && standing.told_credits != Some(credits);
         if handles.is_empty() && !credits_due {
             return;
         }
@@ -204,6 +204,9 @@ impl Acker {
         if with_statements {
             self.sending = false;
         }
+        if let Some(credits) = ended.request.max_in_flight {
+            standing.told(&ended.request.session_id, ended.epoch, credits, ended.answer.is_ok());
+        }
         let answer = match ended.answer {
             Ok(answer) => answer,
             Err(error) if with_statements => {
@@ -218,11 +221,6 @@ impl Acker {
         if with_statements {
             self.backoff.reset();
             self.not_before = None;
-        }
-        if let Some(told) = ended.request.max_in_flight
-            && (&ended.request.session_id, ended.epoch) == (&standing.id, standing.epoch)
-        {
-            standing.told_credits = told;
         }
         let said = ended.handles.into_iter().zip(ended.request.items).zip(ended.versions);
         for (((handle, item), version), result) in said.zip(answer.results) {

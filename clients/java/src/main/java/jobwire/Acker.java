@@ -334,7 +334,7 @@ final class Acker {
     }
 
     private boolean creditsDue() {
-        return !standing.id.isEmpty() && standing.toldCredits != creditsWanted.getAsInt();
+        return standing.open() && standing.toldCredits != creditsWanted.getAsInt();
     }
 
     /** Sends statements and takes their answers. The future has the error if some of them have to be sent again. */
@@ -355,11 +355,11 @@ final class Acker {
         });
         return ack(request.build(), Retrying.ATTEMPT_TIMEOUT)
                 .handle((response, error) -> {
+                    if (request.hasMaxInFlight()) {
+                        standing.told(session, epoch, request.getMaxInFlight(), error == null);
+                    }
                     if (error != null) {
                         return sortOut(items, (JobwireException) error);
-                    }
-                    if (request.hasMaxInFlight() && session.equals(standing.id) && epoch == standing.epoch) {
-                        standing.toldCredits = request.getMaxInFlight();
                     }
                     take(items, sent, response.getResultsList());
                     takeSign(session, response);
