@@ -84,7 +84,7 @@ class Crew:
             outcome = raised(error, told_to_stop=False)
         # What stops a handler must not cut short the way of its checkpoint; that is over when the run is dropped.
         run.stoppable = False
-        if run.reporter.leaves and not isinstance(outcome, Completed):
+        if run.reporter.leaves and not run.dropped and not isinstance(outcome, Completed):
             with contextlib.suppress(asyncio.CancelledError):
                 await run.reporter.left()
         self._ended(handle, run, outcome)
@@ -110,8 +110,7 @@ class Crew:
         for handle in handles:
             run = self._runs.get(handle)
             if run is not None and not run.dropped:
-                run.dropped = True
-                self._dropped += 1
+                self._leave_out(run)
                 self._acker.forget(handle)
                 self.stop(handle, StopReason.LEASE_LOST)
 
@@ -124,8 +123,7 @@ class Crew:
         for handle, run in list(self._runs.items()):
             log.warning("job %s: its handler did not stop in time; the job is given back", run.delivery.job_id)
             if not run.dropped:
-                run.dropped = True
-                self._dropped += 1
+                self._leave_out(run)
                 self._acker.settle(handle, Released())
             run.reporter.cancelled = True
             self._cancel(run)
@@ -142,6 +140,11 @@ class Crew:
         while not holds():
             self._one_ended.clear()
             await self._one_ended.wait()
+
+    def _leave_out(self, run: _Run) -> None:
+        run.dropped = True
+        run.reporter.close()
+        self._dropped += 1
 
     @staticmethod
     def _cancel(run: _Run) -> None:
