@@ -80,7 +80,7 @@ export class Acker {
   readonly #retryNow = new Flag();
   readonly #over = new Flag();
   readonly #ended = new AbortController();
-  #receipt: { sequence: number; answered: Promise<void>; done: boolean } | undefined;
+  #receipt: { event: string; answered: Promise<void>; done: boolean } | undefined;
 
   constructor(connection: Connection, standing: Standing, hooks: AckerHooks, logger: Logger) {
     this.#connection = connection;
@@ -144,10 +144,11 @@ export class Acker {
 
   /** Lets the server know of all that has arrived so far. Done when it does, or when it could not be told. */
   receipt(): Promise<void> {
-    const sequence = this.#standing.lastSequence;
-    if (this.#receipt?.sequence !== sequence || this.#receipt.done) {
+    const { id, epoch, lastSequence } = this.#standing;
+    const event = `${id} ${epoch} ${lastSequence}`; // each stream counts its own
+    if (this.#receipt?.event !== event || this.#receipt.done) {
       // One call for all that came in one event.
-      const receipt = { sequence, answered: this.beat(), done: false };
+      const receipt = { event, answered: this.beat(), done: false };
       void receipt.answered.then(() => {
         receipt.done = true;
       });

@@ -108,7 +108,7 @@ class Acker:
         self._all_answered = asyncio.Event()
         self._all_answered.set()
         self._beats: set[asyncio.Task[None]] = set()
-        self._receipt: tuple[int, asyncio.Task[None]] | None = None
+        self._receipt: tuple[tuple[str, int, int], asyncio.Task[None]] | None = None
 
     def settle(self, handle: str, outcome: Settling) -> None:
         """Report how a delivery ended; said once, it is repeated until it is answered."""
@@ -165,9 +165,10 @@ class Acker:
 
     async def receipt(self) -> None:
         """Let the server know of all that has arrived so far. Returns when it does, or when it could not be told."""
-        sequence = self._standing.last_sequence
-        if self._receipt is None or self._receipt[0] != sequence or self._receipt[1].done():
-            self._receipt = sequence, self.beat()  # one call for all that came in one event
+        standing = self._standing
+        event = standing.id, standing.epoch, standing.last_sequence  # each stream counts its own
+        if self._receipt is None or self._receipt[0] != event or self._receipt[1].done():
+            self._receipt = event, self.beat()  # one call for all that came in one event
         await asyncio.wait([self._receipt[1]])
 
     async def all_answered(self) -> None:
