@@ -181,7 +181,9 @@ function typeOf(error: unknown): string {
   return guarded(() => {
     if (!isError(error)) return error === null ? "null" : typeof error;
     const { name } = error;
-    return (typeof name === "string" && name && !PLAIN.has(name) ? name : error.constructor?.name) || String(name);
+    const own = typeof name === "string" && name && !PLAIN.has(name);
+    // A class may have a static field of that name, which need not be a text.
+    return String((own ? name : error.constructor?.name) || name);
   }, "Error");
 }
 

@@ -40,6 +40,9 @@ function failed(error: unknown, ...signals: AbortSignal[]) {
 
 class BadFile extends FailForGood {}
 class Odd extends TypeError {}
+class Named extends Error {
+  static override readonly name = 7 as never;
+}
 
 test("an error's class, message and stack are told, and those of its causes", () => {
   const cause = new Odd("the cause", { cause: "a text" });
@@ -87,6 +90,7 @@ test("anything may be thrown", () => {
     [new AggregateError([new Error("one"), new Error("two")]), "AggregateError", /^one; two$/],
     [new AggregateError([new Odd("only")]), "Odd", /^only$/],
     [hostile, "Error", /cannot be shown/],
+    [new Named("x"), "7", /^x$/],
   ];
   for (const [error, type, message] of cases) {
     const outcome = failed(error);
