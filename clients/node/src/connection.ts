@@ -29,11 +29,11 @@ import { after } from "./waiting.js";
 /** How to speak TLS: PEM texts, or their bytes. */
 export interface Tls {
   /** The authorities that may vouch for the server; left out, those that Node knows. */
-  ca?: string | Uint8Array;
+  ca?: string | Uint8Array | undefined;
   /** The client's own certificate, where the server asks for one. */
-  cert?: string | Uint8Array;
+  cert?: string | Uint8Array | undefined;
   /** Its private key. */
-  key?: string | Uint8Array;
+  key?: string | Uint8Array | undefined;
 }
 
 /** A bearer token, or what returns the one to use; it is asked before each call. */
