@@ -135,6 +135,16 @@ class Crew:
                 task.cancel()
 
     @property
+    def running(self) -> int:
+        """How many handlers have started and have not been told their end."""
+        return len(self._running)
+
+    @property
+    def full(self) -> bool:
+        """Whether all places are taken."""
+        return self.running == self._places
+
+    @property
     def idle(self) -> bool:
         """Whether every handler that has started has been told its end."""
         return not self._tasks and self._seen == len(self._driver.said("started"))

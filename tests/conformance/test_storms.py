@@ -1,7 +1,7 @@
 """The long form of the scenario `storm`: each client that claims it sees many through, one seed after the other.
 
-`make conformance ARGS="go --storms 30"`, or `JOBWIRE_STORMS=30 pytest tests/conformance/test_storms.py -k go`. The seeds
-begin with `JOBWIRE_STORM_SEED`.
+`make conformance ARGS="go --storms 30"`, or `JOBWIRE_STORMS=30 pytest tests/conformance/test_storms.py -k go`. The
+seeds begin with `JOBWIRE_STORM_SEED`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from tests.conftest import LONG
 
 STORMS = int(os.environ.get("JOBWIRE_STORMS", "10" if LONG else "0"))
 
-# One that claims it not is no client that resumes.
 RESUMING = [name for name, client in CLIENTS.items() if client.form == "resuming"]
 
 

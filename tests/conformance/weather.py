@@ -1,8 +1,7 @@
 """What a network and its servers do to a worker in a storm: the faults of the scenario `storm`, drawn from a seed.
 
-Always holds: a fault lasts shorter than a worker's silence and a session's grace, and when it is over all is well again:
-the proxy passes everything on, and leads to a replica that serves or is just coming back. So whatever a worker loses,
-it loses by itself.
+Always holds: a fault lasts shorter than a worker's silence and a session's grace, and when it is over all is well: the
+proxy passes everything on, to a replica that serves. So whatever a worker loses, it loses by itself.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from jobwire import JobOptions, NewJob, new_job_id
 from tests.conformance.driver import Driver
@@ -50,7 +51,7 @@ async def see_through(stage: Stage, seed: int) -> None:
         await _play(stage, draw, driver, weather, crew)
     except Exception as error:
         said = [f"JOBWIRE_STORM_SEED={seed} draws this storm:", *weather.story, *crew.faults]
-        said += map(repr, await stage.sessions())
+        said += [f"{one.id} has {one.in_flight} of {one.max_in_flight} jobs" for one in await stage.sessions()]
         error.add_note("\n    ".join(said))
         raise
     finally:
@@ -63,11 +64,11 @@ async def _play(stage: Stage, draw: random.Random, driver: Driver, weather: Weat
     await driver.work(stage.queue, concurrency=PLACES, **_TERMS)
     deploy, crash = draw.sample(range(1, WAVES), 2)
     for wave in range(WAVES):
-        # More than the worker had in hand before: it is well when it takes some of them.
+        await _publish(stage, draw, crew, JOBS)
+        await _all_is_well(stage, weather, crew)
         started = len(driver.said("started"))
-        crew.let_go(await _publish(stage, draw, crew, JOBS))
-        await driver.hears_all("started", started + draw.randint(1, JOBS))
-        weather.session = weather.session or await _session(stage)
+        crew.let_go(crew.lives)
+        await driver.hears_all("started", started + draw.randint(1, JOBS - PLACES))
         if wave == deploy:
             await weather.deploy()
         if wave == crash:
@@ -75,13 +76,9 @@ async def _play(stage: Stage, draw: random.Random, driver: Driver, weather: Weat
         await weather.storm(draw.randint(1, 3))
     wrong = [life.wrong(await stage.finished(job_id)) for job_id, life in crew.lives.items()]
     assert "\n".join(filter(None, wrong)) == ""
-    assert crew.faults == []
 
-    # All places are left, and the session is.
     last = await _publish(stage, draw, crew, PLACES)
-    for job_id in last:
-        await driver.started(job_id)
-    assert await _session(stage) == weather.session, "another session was opened beside the one that was to be resumed"
+    await _all_is_well(stage, weather, crew)
     # The worker leaves in a storm, too, with these jobs in hand, and others that come to late.
     late = await _publish(stage, draw, crew, PLACES)
     leaving = asyncio.create_task(_leaves(driver, by_signal=draw.random() < 0.5))
@@ -93,7 +90,7 @@ async def _play(stage: Stage, draw: random.Random, driver: Driver, weather: Weat
     finally:
         leaving.cancel()
     assert (await driver.hears("worker_ended"))["error"] is None
-    await stage.until(lambda: _idle(crew))
+    await stage.until(lambda: _holds(crew.idle))
     wrong = [crew.lives[job_id].wrong(await stage.job(job_id), left=True) for job_id in (*last, *late)]
     assert "\n".join(filter(None, wrong)) == ""
     assert crew.faults == []
@@ -121,10 +118,14 @@ async def _leaves(driver: Driver, *, by_signal: bool) -> None:
         await driver.stop()
 
 
-async def _session(stage: Stage) -> str:
-    [session] = await stage.sessions()
-    return session.id
+async def _all_is_well(stage: Stage, weather: Weather, crew: Crew) -> None:
+    """The worker takes as many jobs as it has places, in the session that it has had all the time."""
+    await stage.until(lambda: _holds(crew.full), lambda: _holds(f"{crew.running} of {PLACES} handlers run"))
+    assert crew.faults == []
+    sessions = [session.id for session in await stage.sessions()]
+    weather.session = weather.session or sessions[0]
+    assert sessions == [weather.session], "another session was opened beside the one that was to be resumed"
 
 
-async def _idle(crew: Crew) -> bool:
-    return crew.idle
+async def _holds(shown: Any) -> Any:
+    return shown
