@@ -30,7 +30,7 @@ final class LibrarySubject implements Driver.Subject {
     private static final List<String> CLAIMS = List.of(
             "publish", "republish", "oversize", "deliver", "ack", "fail", "retry", "progress", "sigterm", "stale-lease",
             "extend", "cancel", "slow-reader", "resume-after-cut", "resume-elsewhere", "drain", "server-restart",
-            "bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server", "draining-server",
+            "storm", "bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server", "draining-server",
             "gone-server");
 
     private final Runnable onOver;
