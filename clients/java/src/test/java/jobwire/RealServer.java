@@ -1,5 +1,8 @@
 package jobwire;
 
+import java.lang.annotation.Inherited;
+import java.lang.annotation.Retention;
+import java.lang.annotation.RetentionPolicy;
 import java.time.Duration;
 import java.util.UUID;
 import java.util.concurrent.Callable;
@@ -8,9 +11,15 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.condition.EnabledIfEnvironmentVariable;
 
 /** A test's queue and client at the server that JOBWIRE_SERVER names; without it the test is skipped. */
-@EnabledIfEnvironmentVariable(named = "JOBWIRE_SERVER", matches = ".+", disabledReason = "names no server")
+@RealServer.Needed
 @Timeout(120)
 abstract class RealServer {
+    /** JUnit's own annotation would not hold for the classes that extend this one. */
+    @Inherited
+    @Retention(RetentionPolicy.RUNTIME)
+    @EnabledIfEnvironmentVariable(named = "JOBWIRE_SERVER", matches = ".+", disabledReason = "names no server")
+    @interface Needed {}
+
     static final Duration PATIENCE = Duration.ofSeconds(60);
 
     final Endpoint endpoint = Endpoint.of(System.getenv("JOBWIRE_SERVER"));
