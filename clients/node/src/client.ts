@@ -73,7 +73,10 @@ export class Client implements AsyncDisposable {
   async publishMany(
     queue: string,
     jobs: Iterable<NewJob>,
-    options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal } = {},
+    options: {
+      onProgress?: ((done: number, total: number) => void) | undefined;
+      signal?: AbortSignal | undefined;
+    } = {},
   ): Promise<Published[]> {
     this.#open();
     named(queue);
@@ -86,7 +89,7 @@ export class Client implements AsyncDisposable {
    */
   async getJob<Data = unknown, Output = unknown>(
     jobId: string,
-    options: { queue?: string; signal?: AbortSignal } = {},
+    options: { queue?: string | undefined; signal?: AbortSignal | undefined } = {},
   ): Promise<JobInfo<Data, Output>> {
     this.#open();
     const request = GetJobRequest.fromPartial({ queue: options.queue ?? "", jobId });
@@ -107,14 +110,18 @@ export class Client implements AsyncDisposable {
   async wait<Data = unknown, Output = unknown>(
     jobId: string,
     options: {
-      queue?: string;
-      timeout?: number;
-      signal?: AbortSignal;
-      onChange?: (job: JobInfo<Data, Output>) => void;
+      queue?: string | undefined;
+      timeout?: number | undefined;
+      signal?: AbortSignal | undefined;
+      onChange?: ((job: JobInfo<Data, Output>) => void) | undefined;
     } = {},
   ): Promise<JobInfo<Data, Output>> {
     this.#open();
     const { queue = "", onChange, timeout, signal } = options;
+    // A text would be no timeout, and NaN one that is over.
+    if (timeout !== undefined && (typeof timeout !== "number" || Number.isNaN(timeout))) {
+      throw new InvalidArgument(`timeout: a number of seconds, not ${String(timeout)}`, { reason: "INVALID_ARGUMENT" });
+    }
     return new Following<Data, Output>(this.#connection, jobId, queue, onChange).toTheEnd(timeout, signal);
   }
 

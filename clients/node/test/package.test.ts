@@ -106,6 +106,15 @@ const TYPED = `
     for (const { id, createTime } of jobs) console.log(id, createTime?.getTime(), nextPageToken.length);
     return job.output && job.output.rows + job.data.fileKey.length;
   };
+  // With exactOptionalPropertyTypes too, what may be left out may be undefined.
+  export const perhaps = async (client: Client, queue?: string, timeout?: number, signal?: AbortSignal, ca?: string) => {
+    await client.publish("q", 1, { signal, priority: timeout, options: { expireIn: timeout } });
+    await client.publishMany("q", [{ data: 1, key: queue }], { signal, onProgress: undefined });
+    await client.getJob("id", { queue, signal });
+    await client.wait("id", { queue, timeout, signal, onChange: undefined });
+    new Client("q", { timeout, tls: { ca }, token: queue });
+    new Worker("q", { name: queue, stopGrace: timeout }).handler({ queue: "q", weight: timeout }, { concurrency: timeout }, () => {});
+  };
   export const worker = new Worker("q").handler<{ n: number }, string>("q", { concurrency: 2 }, async (job) => {
     job.signal.throwIfAborted();
     return String(job.data.n + 1);

@@ -34,6 +34,7 @@ public final class Client implements AutoCloseable {
     /**
      * @param endpoint where Jobwire is
      * @param timeout for each call, repetitions and pauses included
+     * @throws IllegalArgumentException the endpoint's target is no address
      */
     public Client(Endpoint endpoint, Duration timeout) {
         this.connection = Connection.forCallers(endpoint);

@@ -5,11 +5,13 @@ import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.StatusRuntimeException;
+import java.net.URI;
 import java.time.Duration;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 import java.util.function.Supplier;
+import java.util.regex.Pattern;
 import jobwire.v1.AdminServiceGrpc;
 import jobwire.v1.AdminServiceGrpc.AdminServiceBlockingStub;
 import jobwire.v1.QueueServiceGrpc;
@@ -18,6 +20,8 @@ import jobwire.v1.QueueServiceGrpc.QueueServiceStub;
 
 /** The channel to Jobwire: its settings, its stubs, and calls that are repeated where that helps. */
 final class Connection {
+    private static final Pattern WEB = Pattern.compile("https?:", Pattern.CASE_INSENSITIVE);
+
     private final String target;
     private final ManagedChannel channel;
     private final QueueServiceBlockingStub blocking;
@@ -39,7 +43,7 @@ final class Connection {
     }
 
     private static ManagedChannelBuilder<?> builder(Endpoint endpoint, String balancing) {
-        return Grpc.newChannelBuilder(endpoint.target(), endpoint.credentials())
+        return Grpc.newChannelBuilder(checked(endpoint.target()), endpoint.credentials())
                 .defaultLoadBalancingPolicy(balancing)
                 // A connection that died unnoticed is found within 40 s, also while no call is under way: proxies and
                 // firewalls forget connections that are idle for a few minutes.
@@ -48,6 +52,22 @@ final class Connection {
                 .keepAliveWithoutCalls(true)
                 // A group of deliveries is 1 MiB, but a single job with all that it carries may be larger.
                 .maxInboundMessageSize(64 * 1024 * 1024);
+    }
+
+    /** Refuses what gRPC would refuse in words of its own, or look for until the time is over. */
+    private static String checked(String target) {
+        boolean fine = target != null && !target.isEmpty() && !WEB.matcher(target).lookingAt();
+        try {
+            // Of such a port gRPC says nothing: the thread dies of it in which the name would be looked up.
+            fine = fine && URI.create("//" + target.substring(target.lastIndexOf('/') + 1)).getPort() <= 0xFFFF;
+        } catch (IllegalArgumentException noAddress) {
+            fine = false;
+        }
+        if (!fine) {
+            throw new IllegalArgumentException(
+                    "target: host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051, not \"" + target + '"');
+        }
+        return target;
     }
 
     private Connection(Endpoint endpoint, ManagedChannelBuilder<?> builder) {
