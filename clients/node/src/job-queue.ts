@@ -153,7 +153,8 @@ export class JobQueue {
    */
   cancel(id: string): Promise<number>;
   cancel(name: string, id: string | readonly string[]): Promise<number>;
-  async cancel(nameOrId: string, id?: string | readonly string[]): Promise<number> {
+  async cancel(nameOrId: string, id?: string | readonly string[], ...others: unknown[]): Promise<number> {
+    noOptions(others, "a cancellation", "it is a call of its own, not part of a transaction of yours");
     const admin = this.#opened().admin;
     if (id === undefined) {
       const job = await this.getJob(nameOrId);
@@ -294,6 +295,13 @@ function tlsFromEnvironment(): Tls | undefined {
     return { ca: readFileSync(file) };
   } catch (error) {
     throw new InvalidArgument(`JOBWIRE_CA_FILE: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Refuses what pg-boss takes as a last argument and Jobwire does not. */
+function noOptions(given: readonly unknown[], what: string, instead: string): void {
+  if (given.some((options) => options !== undefined)) {
+    throw new InvalidArgument(`there are no options of ${what}: ${instead}`);
   }
 }
 

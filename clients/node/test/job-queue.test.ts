@@ -184,6 +184,8 @@ test("a job is cancelled by its id, with or without its queue; a running one's h
   assert.equal(await jobQueue.cancel("7"), 0);
   await assert.rejects(jobQueue.cancel(freshQueue(), newJobId()), NotFound);
   assert.equal(await jobQueue.getQueueSize(freshQueue()), 0);
+  const cancel = jobQueue.cancel as (...all: unknown[]) => Promise<number>;
+  await assert.rejects(cancel.call(jobQueue, name, newJobId(), { db: {} }), /no options of a cancellation: /);
   await assert.rejects(
     jobQueue.getQueueSize(name, { before: "completed" } as never),
     /no options of a size: .*getQueue/,
