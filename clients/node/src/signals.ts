@@ -7,9 +7,10 @@ const LONGEST_PAUSE = 7 * 24 * 3600;
  */
 const MARK = Symbol.for("jobwire.signal");
 
-function pause(seconds: number): number {
-  if (!(seconds >= 0 && seconds <= LONGEST_PAUSE))
-    throw new RangeError(`a pause of ${seconds} s: it must be 0 s to 7 days`);
+/** A pause that may be asked for, in seconds; throws a RangeError for what is none, such as the text of a header. */
+export function pause(seconds: number): number {
+  if (!(typeof seconds === "number" && seconds >= 0 && seconds <= LONGEST_PAUSE))
+    throw new RangeError(`a pause of ${String(seconds)} s: it must be a number, 0 s to 7 days`);
   return seconds;
 }
 
