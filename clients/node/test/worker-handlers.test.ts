@@ -395,6 +395,22 @@ test("the rest of a batch shares the end of the handler, and the first word on a
   }
 });
 
+test("a handler of batches that fails when all its jobs are settled is not passed over in silence", async (t) => {
+  const server = await scripted(t);
+  const logger = new Lines();
+  const worker = new Worker(server.address, { logger });
+  worker.batchHandler("q", { size: 1 }, (jobs) => {
+    for (const job of jobs) job.complete();
+    throw new Error("the commit failed");
+  });
+  server.workers.push(worker);
+  await worker.start();
+  (await server.opened()).deliver(delivery("h-1"));
+  assert.equal(await server.end("h-1"), "complete");
+  const told = "jobs were settled: Error: the commit failed";
+  await until("it is told", () => logger.warnings.some((line) => line.endsWith(told)));
+});
+
 test("a handler of batches that returns something is told so", async (t) => {
   const server = await scripted(t);
   const { stream } = await batches(server, (async () => [1]) as never, { size: 1 });
