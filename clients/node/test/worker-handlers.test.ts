@@ -315,6 +315,20 @@ test("a signal that is looked at late is aborted all the same", async (t) => {
   assert.ok(seen instanceof JobCancelled && seen.reason === "requested");
 });
 
+test("a logger gets the line alone where there are no fields", async (t) => {
+  const server = await scripted(t);
+  const said: unknown[][] = [];
+  const keep = (...args: unknown[]) => said.push(args);
+  await working(server, () => Promise.reject(new Error("no")), {
+    logger: { debug: keep, info: keep, warn: keep, error: keep },
+  });
+  (await server.opened()).deliver(delivery("h-1"));
+  await server.settled("h-1");
+  const lengths = (start: string) =>
+    said.filter(([line]) => String(line).startsWith(start)).map(({ length }) => length);
+  assert.deepEqual([lengths("queue q: opened"), lengths("job job-of-h-1: failed")], [[1], [2]]);
+});
+
 test("a logger that throws harms nobody", async (t) => {
   const server = await scripted(t);
   const broken = () => {
