@@ -340,6 +340,20 @@ test("a signal that is looked at late is aborted all the same", async (t) => {
   assert.ok(seen instanceof JobCancelled && seen.reason === "requested");
 });
 
+test("a logger gets the line alone where there are no fields", async (t) => {
+  const server = await scripted(t);
+  const said: unknown[][] = [];
+  const keep = (...args: unknown[]) => said.push(args);
+  await working(server, () => Promise.reject(new Error("no")), {
+    logger: { debug: keep, info: keep, warn: keep, error: keep },
+  });
+  (await server.opened()).deliver(delivery("h-1"));
+  await server.settled("h-1");
+  const lengths = (start: string) =>
+    said.filter(([line]) => String(line).startsWith(start)).map(({ length }) => length);
+  assert.deepEqual([lengths("queue q: opened"), lengths("job job-of-h-1: failed")], [[1], [2]]);
+});
+
 test("a logger that throws harms nobody", async (t) => {
   const server = await scripted(t);
   const broken = () => {
@@ -418,6 +432,22 @@ test("the rest of a batch shares the end of the handler, and the first word on a
     const end = await server.settled(handle);
     assert.ok(end.$case === "fail" && end.value.message === "the rest");
   }
+});
+
+test("a handler of batches that fails when all its jobs are settled is not passed over in silence", async (t) => {
+  const server = await scripted(t);
+  const logger = new Lines();
+  const worker = new Worker(server.address, { logger });
+  worker.batchHandler("q", { size: 1 }, (jobs) => {
+    for (const job of jobs) job.complete();
+    throw new Error("the commit failed");
+  });
+  server.workers.push(worker);
+  await worker.start();
+  (await server.opened()).deliver(delivery("h-1"));
+  assert.equal(await server.end("h-1"), "complete");
+  const told = "jobs were settled: Error: the commit failed";
+  await until("it is told", () => logger.warnings.some((line) => line.endsWith(told)));
 });
 
 test("a handler of batches that returns something is told so", async (t) => {
