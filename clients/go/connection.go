@@ -57,12 +57,11 @@ func dialOptions(balancing string, config *tls.Config, said *bearer) []grpc.Dial
 	}
 }
 
-// connection is one channel and its stubs.
+// connection is one channel and its stub.
 type connection struct {
 	target  string
 	channel *grpc.ClientConn
 	queue   jobwirev1.QueueServiceClient
-	admin   jobwirev1.AdminServiceClient
 }
 
 // connect prepares a connection; nothing is sent yet.
@@ -71,7 +70,7 @@ func connect(target, balancing string, config *tls.Config, said *bearer) (*conne
 	if err != nil {
 		return nil, fmt.Errorf("%q is no address of a server, such as 127.0.0.1:50051: %w", target, err)
 	}
-	return &connection{target, channel, jobwirev1.NewQueueServiceClient(channel), jobwirev1.NewAdminServiceClient(channel)}, nil
+	return &connection{target, channel, jobwirev1.NewQueueServiceClient(channel)}, nil
 }
 
 func (c *connection) close() { _ = c.channel.Close() }

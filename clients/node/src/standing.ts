@@ -20,8 +20,8 @@ export class Standing {
    * The job ids of the deliveries whose settling Ack has not been answered, by handle: nothing else may be named in a resume.
    */
   readonly held = new Map<string, string>();
-  /** The credits that the server was told of last. */
-  toldCredits = 0;
+  /** The credits that the server was told of last; undefined if it may have heard others since. */
+  toldCredits: number | undefined = 0;
   /** Raised when the terms change, so that whoever sleeps until a time reckoned from them looks again. */
   readonly changed = new Flag();
   #grace = 0;
@@ -48,6 +48,14 @@ export class Standing {
     this.changed.raise();
   }
 
+  /**
+   * An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one that a resume
+   * has overtaken may have counted before or after that.
+   */
+  told(session: string, epoch: number, credits: number, answered: boolean): void {
+    if (session === this.id) this.toldCredits = answered && epoch === this.epoch ? credits : undefined;
+  }
+
   /** The server goes away, and waits so many seconds for a resume. */
   draining(resumeWithin: number): void {
     this.#grace = resumeWithin;
@@ -72,6 +80,11 @@ export class Standing {
     this.epoch = 0;
     this.lastSequence = 0;
     this.held.clear();
+  }
+
+  /** Whether the last Subscribe has been answered: until then it may overrule what is said of credits. */
+  get open(): boolean {
+    return this.id !== "" && this.#opened;
   }
 
   /** When a stream that brought no event until then is dead: after two thirds of the grace that holds. */

@@ -11,7 +11,10 @@ import java.util.concurrent.Executor;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import java.util.regex.Pattern;
+import jobwire.v1.AdminServiceGrpc;
+import jobwire.v1.AdminServiceGrpc.AdminServiceBlockingStub;
 import jobwire.v1.QueueServiceGrpc;
 import jobwire.v1.QueueServiceGrpc.QueueServiceBlockingStub;
 import jobwire.v1.QueueServiceGrpc.QueueServiceStub;
@@ -28,6 +31,7 @@ final class Connection {
 
     private final QueueServiceBlockingStub blocking;
     private final QueueServiceStub async;
+    private final AdminServiceBlockingStub admin;
 
     /** For callers that publish and look: calls are spread over all addresses of the name. */
     static Connection forCallers(Endpoint endpoint) {
@@ -77,6 +81,7 @@ final class Connection {
         Token token = endpoint.token() == null ? null : new Token(endpoint.token());
         blocking = QueueServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
         async = QueueServiceGrpc.newStub(channel).withCallCredentials(token);
+        admin = AdminServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
     }
 
     /** Host and port. */
@@ -88,6 +93,11 @@ final class Connection {
     QueueServiceStub async() {
         connectAtOnce();
         return async;
+    }
+
+    /** The stub of what operators do; its calls have no deadline yet. */
+    AdminServiceBlockingStub admin() {
+        return admin;
     }
 
     /** Makes a call, repeated with growing pauses within {@code timeout}; throws JobwireException. */
@@ -106,10 +116,15 @@ final class Connection {
 
     /** Makes a call once; throws JobwireException. */
     <T> T attempt(Function<QueueServiceBlockingStub, T> method, Duration timeout) {
+        return attempt(() -> method.apply(blocking.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS)));
+    }
+
+    /** Makes once what is called over this connection, whose deadlines are the caller's; throws JobwireException. */
+    <T> T attempt(Supplier<T> calls) {
         connectAtOnce();
         underWay.acquireUninterruptibly();
         try {
-            return method.apply(blocking.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS));
+            return calls.get();
         } catch (StatusRuntimeException failure) {
             if (Thread.currentThread().isInterrupted()) {
                 throw Errors.interrupted(target, failure);
