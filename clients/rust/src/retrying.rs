@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::errors::Error;
+use crate::wire::end_of;
 
 /// How long one attempt may take, so that a connection that died unnoticed leaves time for another attempt.
 pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub(crate) struct Attempts {
 
 impl Attempts {
     pub(crate) fn within(timeout: Duration) -> Self {
-        Self { deadline: Instant::now() + timeout, backoff: Backoff::new() }
+        Self { deadline: end_of(timeout), backoff: Backoff::new() }
     }
 
     /// How long the next attempt may take.

@@ -24,7 +24,7 @@ use crate::retrying::Backoff;
 use crate::standing::Standing;
 use crate::v1::subscribe_response::Event;
 use crate::v1::{AckRequest, Delivery, Draining, Resume, SessionOpened, SubscribeRequest, SubscribeResponse};
-use crate::wire::{MAX_CALL_ITEMS, from_duration};
+use crate::wire::{MAX_CALL_ITEMS, end_of, from_duration};
 
 /// How long handlers may take to end after they were told to because the worker stops.
 const TIME_TO_END: Duration = Duration::from_secs(2);
@@ -142,7 +142,7 @@ impl Session {
     /// Takes no more jobs, finishes or gives back those in hand, reports their ends, and leaves.
     async fn end(&mut self, grace: Duration) {
         let hurry = self.signals.hurry.clone();
-        let deadline = Instant::now() + grace;
+        let deadline = end_of(grace);
         self.quiet = true;
         // A session that is just being opened could not be closed otherwise, and would keep its first jobs for a grace.
         let answered = |session: &Self| hurry.is_cancelled() || !matches!(session.stream, Stream::Opening(_));

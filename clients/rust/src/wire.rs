@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::errors::Error;
 
@@ -18,6 +19,17 @@ pub(crate) const MAX_CALL_BYTES: usize = 3 * 1024 * 1024 - 4096;
 
 /// How many jobs or statements one Publish or Ack call may carry.
 pub(crate) const MAX_CALL_ITEMS: usize = 1000;
+
+/// The longest pause or time limit.
+pub(crate) const LONGEST_SPAN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The longest time that anybody waits: it can still be added to a clock.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// When a time that begins now is over.
+pub(crate) fn end_of(span: Duration) -> Instant {
+    Instant::now() + span.min(FOR_EVER)
+}
 
 /// How many bytes a message takes in a call that repeats it.
 pub(crate) fn size_in_call(message: &impl Message) -> usize {
