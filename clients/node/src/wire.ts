@@ -2,6 +2,7 @@
 //
 // Spans are numbers of seconds everywhere, points in time are Dates.
 
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { uuidv7 } from "uuidv7";
 import type { Duration } from "./generated/google/protobuf/duration.js";
 
@@ -19,6 +20,9 @@ export const MAX_CALL_ITEMS = 1000;
 
 /** The longest span that protobuf's Duration takes: ten thousand years. */
 const MAX_SPAN = 315_576_000_000;
+
+/** Memory that has grown beyond so many bytes for one message is not kept for the next. */
+const KEPT_BYTES = 64 * 1024;
 
 /** A payload, an output or a checkpoint is larger than is ever allowed. */
 export class TooLargeError extends Error {}
@@ -71,6 +75,21 @@ export function cleanText(text: string, limit: number): string {
   }
   // What is half a pair, the encoder writes as U+FFFD.
   return text.slice(0, end).replaceAll("\0", "\uFFFD");
+}
+
+/** What writes the next message, with the memory of the last one. */
+let writer: BinaryWriter | undefined;
+
+/** The bytes of a message. Small ones are written into the same memory: new memory for each is half of their cost. */
+export function encode<Message>(
+  type: { encode(message: Message, writer: BinaryWriter): BinaryWriter },
+  message: Message,
+): Uint8Array {
+  const mine = writer ?? new BinaryWriter();
+  writer = undefined; // what throws half way leaves nothing behind
+  const bytes = type.encode(message, mine).finish();
+  if (bytes.byteLength <= KEPT_BYTES) writer = mine;
+  return bytes;
 }
 
 /** Turns seconds into a protobuf Duration; throws an Error for what is no finite span. */
