@@ -166,8 +166,17 @@ test("a call brings token and actor, and ends with its timeout, its signal or it
   t.after(() => client.close());
   await client.admin.listSessions({ pageSize: 1 });
   assert.deepEqual([relay.tokens, relay.actors], [["Bearer secret"], ["Ada"]]);
-  relay.afterAdmin = () => new Promise(() => {});
-  await assert.rejects(client.admin.listSessions({}, { timeout: 0.2 }), DeadlineExceeded);
+  relay.beforeAdmin = () => new Promise(() => {});
+  await assert.rejects(client.admin.listSessions({}, { timeout: 0.2 }), (error) => {
+    assert.ok(error instanceof DeadlineExceeded);
+    assert.match(error.message, /may have taken effect, and repeating it is safe$/);
+    return true;
+  });
+  await assert.rejects(client.admin.redriveJobs({}, { timeout: 0.2 }), (error) => {
+    assert.ok(error instanceof DeadlineExceeded);
+    assert.match(error.message, /may have taken effect, and listActions says whether$/);
+    return true;
+  });
   const leaving = new AbortController();
   const aborted = client.admin.listSessions({}, { signal: leaving.signal });
   leaving.abort(new Error("the user has left"));
