@@ -300,7 +300,7 @@ func (a *acker) gather() (group []*statement, next time.Time) {
 }
 
 func (a *acker) creditsDue() bool {
-	return a.standing.id != "" && a.standing.toldCredits != a.creditsWanted()
+	return a.standing.open && a.standing.toldCredits != a.creditsWanted()
 }
 
 // send sends statements and takes their answers. It returns the error if some of them have to be sent again. Without the lock.

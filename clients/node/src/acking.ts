@@ -250,7 +250,7 @@ export class Acker {
   }
 
   #creditsDue(): boolean {
-    return !this.#leaving && this.#standing.id !== "" && this.#standing.toldCredits !== this.#hooks.creditsWanted();
+    return !this.#leaving && this.#standing.open && this.#standing.toldCredits !== this.#hooks.creditsWanted();
   }
 
   /** Sends statements and takes their answers. Returns the error if some of them have to be sent again. */

@@ -74,6 +74,11 @@ export class Standing {
     this.held.clear();
   }
 
+  /** Whether the stream is open. Credits that are told while it is being resumed may come too early to count. */
+  get open(): boolean {
+    return this.id !== "" && this.#opened;
+  }
+
   /** When a stream that brought no event until then is dead: after two thirds of the grace that holds. */
   get eventDue(): number {
     return this.#lastEvent + (this.#opened ? this.#silence : OPENING_TIME);

@@ -236,7 +236,7 @@ class Acker:
         return items
 
     def _credits_due(self) -> bool:
-        return bool(self._standing.id) and self._standing.told_credits != self._credits_wanted()
+        return self._standing.open and self._standing.told_credits != self._credits_wanted()
 
     async def _send(self, items: Mapping[str, pb.AckItem]) -> JobwireError | None:
         """Send statements and take their answers. Returns the error if some of them have to be sent again."""

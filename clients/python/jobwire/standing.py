@@ -78,6 +78,11 @@ class Standing:
         self.held.clear()
 
     @property
+    def open(self) -> bool:
+        """Whether the stream is open. Credits that are told while it is being resumed may come too early to count."""
+        return bool(self.id) and self._opened
+
+    @property
     def event_due(self) -> float:
         """When a stream that brought no event until then is dead: after two thirds of the grace that holds."""
         return self._last_event + (self._silence if self._opened else OPENING_TIME)

@@ -170,7 +170,7 @@ impl Acker {
         }
         self.not_before = None;
         let handles = self.gathered(now);
-        let credits_due = standing.exists() && standing.told_credits != credits;
+        let credits_due = standing.is_open() && standing.told_credits != credits;
         if handles.is_empty() && !credits_due {
             return;
         }

@@ -52,6 +52,11 @@ impl Standing {
         !self.id.is_empty()
     }
 
+    /// Whether the stream is open. Credits that are told while it is being resumed may come too early to count.
+    pub(crate) fn is_open(&self) -> bool {
+        self.exists() && self.opened
+    }
+
     /// A new Subscribe is about to be made.
     pub(crate) fn subscribing(&mut self, credits_told: i32) {
         self.last_sequence = 0;

@@ -334,7 +334,7 @@ final class Acker {
     }
 
     private boolean creditsDue() {
-        return !standing.id.isEmpty() && standing.toldCredits != creditsWanted.getAsInt();
+        return standing.open() && standing.toldCredits != creditsWanted.getAsInt();
     }
 
     /** Sends statements and takes their answers. The future has the error if some of them have to be sent again. */

@@ -80,6 +80,11 @@ final class Standing {
         held.clear();
     }
 
+    /** Whether the stream is open. Credits that are told while it is being resumed may come too early to count. */
+    boolean open() {
+        return !id.isEmpty() && opened;
+    }
+
     /** How long the stream may still bring nothing before it counts as dead: two thirds of the grace that holds. */
     long streamLeft() {
         return lastEvent + (opened ? silence() : OPENING_TIME) - System.nanoTime();
