@@ -7,10 +7,11 @@ proxy passes everything on, to a replica that serves. So whatever a worker loses
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from tests.chaos.proxy import BOTH, Proxy, Trap
@@ -72,6 +73,16 @@ class Weather:
         for fault in self._draw.choices(kinds, self._faults.values(), k=faults):
             await self._happens(fault)
 
+    @contextlib.asynccontextmanager
+    async def silence(self) -> AsyncIterator[None]:
+        """Nothing passes while the block is done and some time longer, and what was on its way then is lost."""
+        self.story.append(f"{self._time} silence")
+        self._proxy.freeze()
+        yield
+        await asyncio.sleep(self._draw.uniform(0.3, 0.8))
+        self._proxy.cut()
+        self._proxy.heal()
+
     async def deploy(self) -> None:
         """Both replicas drain and come back, one after the other; the worker is led to the one that serves."""
         await self._happens(self._drain)
@@ -88,9 +99,13 @@ class Weather:
             self._restarting = None
 
     async def _happens(self, fault: Callable[[], Awaitable[None]]) -> None:
-        self.story.append(f"{time.monotonic() - self._began:6.2f} s: {getattr(fault, '__name__', fault)[1:]}")
+        self.story.append(f"{self._time} {getattr(fault, '__name__', fault)[1:].replace('_', ' ')}")
         await fault()
         self._proxy.heal()
+
+    @property
+    def _time(self) -> str:
+        return f"{time.monotonic() - self._began:6.2f} s:"
 
     # Connections.
 

@@ -86,8 +86,9 @@ async def _play(stage: Stage, draw: random.Random, driver: Driver, weather: Weat
     leaving = asyncio.create_task(_leaves(driver, by_signal=draw.random() < 0.5))
     try:
         await weather.storm(1)
-        crew.let_go(crew.lives)
-        await weather.storm(2)
+        async with weather.silence():
+            crew.let_go(crew.lives)
+        await weather.storm(1)
         await leaving
     finally:
         leaving.cancel()
