@@ -114,7 +114,7 @@ def _ratios(results: Results, scenario: Scenario, against: str, metric: str) -> 
 def _compared(results: Results) -> Sequence[str]:
     """Whose ratios to the others have columns of their own."""
     present = {one.name for scenario in results.scenarios for one in results.present(scenario)}
-    return [JOBWIRE, *([NODE] if NODE in present else [])]
+    return [name for name in (JOBWIRE, NODE) if name in present]
 
 
 def _cpu(results: Results, scenario: Scenario) -> Rows:

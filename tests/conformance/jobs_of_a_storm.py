@@ -135,14 +135,14 @@ class Crew:
                 task.cancel()
 
     @property
-    def running(self) -> int:
-        """How many handlers have started and have not been told their end."""
-        return len(self._running)
+    def running(self) -> Sequence[str]:
+        """The jobs whose handlers have started and have not been told their end."""
+        return sorted(self._running)
 
     @property
     def full(self) -> bool:
         """Whether all places are taken."""
-        return self.running == self._places
+        return len(self._running) == self._places
 
     @property
     def idle(self) -> bool:

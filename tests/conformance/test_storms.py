@@ -33,4 +33,4 @@ async def test_a_client_sees_many_storms_through(name: str, seed: int, servers: 
         pytest.skip(client.missing)
     assert "storm" in await claims(client, tmp_path)
     async with asyncio.timeout(LONGEST), Stage(servers, client.command, tmp_path / "storm") as stage:
-        await see_through(stage, seed)
+        await see_through(stage, seed, hard=True)

@@ -7,10 +7,11 @@ proxy passes everything on, to a replica that serves. So whatever a worker loses
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from tests.chaos.proxy import BOTH, Proxy, Trap
@@ -22,6 +23,9 @@ MARK = "of the storm"
 _TRAP_WAITS = 2.0
 """How long a trap is set for what should come by, in seconds."""
 
+_LONGER_THAN_AN_ATTEMPT = 6.0
+"""Clients give up an attempt of an Ack after 5 s and make another one, in seconds."""
+
 
 class Weather:
     """Makes faults between a worker and two replicas.
@@ -30,9 +34,12 @@ class Weather:
         proxy: what the worker takes for the server; leads to the first of the replicas.
         replicas: may be stopped and started.
         draw: where everything that is left open is drawn from.
+        hard: whether there are faults, too, that outlast the attempt of a call.
     """
 
-    def __init__(self, proxy: Proxy, replicas: Sequence[ServerProcess], draw: random.Random) -> None:
+    def __init__(
+        self, proxy: Proxy, replicas: Sequence[ServerProcess], draw: random.Random, *, hard: bool = False
+    ) -> None:
         self.story: list[str] = []
         """What has happened so far, for people."""
         self.session = ""
@@ -57,6 +64,7 @@ class Weather:
             self._part_unnoticed: 3,
             self._swallow: 2,
             self._slow_down_and_cut: 2,
+            self._freeze_for_long: 2 * hard,
         }
 
     async def storm(self, faults: int) -> None:
@@ -65,8 +73,19 @@ class Weather:
         for fault in self._draw.choices(kinds, self._faults.values(), k=faults):
             await self._happens(fault)
 
+    @contextlib.asynccontextmanager
+    async def silence(self) -> AsyncIterator[None]:
+        """Nothing passes while the block is done and some time longer, and what was on its way then is lost."""
+        self.story.append(f"{self._time} silence")
+        self._proxy.freeze()
+        yield
+        await asyncio.sleep(self._draw.uniform(0.3, 0.8))
+        self._proxy.cut()
+        self._proxy.heal()
+
     async def deploy(self) -> None:
-        """A replica drains and comes back; the worker is led to the other one."""
+        """Both replicas drain and come back, one after the other; the worker is led to the one that serves."""
+        await self._happens(self._drain)
         await self._happens(self._drain)
 
     async def crash(self) -> None:
@@ -80,9 +99,13 @@ class Weather:
             self._restarting = None
 
     async def _happens(self, fault: Callable[[], Awaitable[None]]) -> None:
-        self.story.append(f"{time.monotonic() - self._began:6.2f} s: {getattr(fault, '__name__', fault)[1:]}")
+        self.story.append(f"{self._time} {getattr(fault, '__name__', fault)[1:].replace('_', ' ')}")
         await fault()
         self._proxy.heal()
+
+    @property
+    def _time(self) -> str:
+        return f"{time.monotonic() - self._began:6.2f} s:"
 
     # Connections.
 
@@ -97,6 +120,10 @@ class Weather:
     async def _freeze(self) -> None:
         self._proxy.freeze(self._draw.choice([None, *BOTH]))
         await self._pause(1.2)
+
+    async def _freeze_for_long(self) -> None:
+        self._proxy.freeze(self._draw.choice([None, *BOTH]))
+        await asyncio.sleep(_LONGER_THAN_AN_ATTEMPT)
 
     async def _freeze_and_cut(self) -> None:
         self._proxy.freeze(self._draw.choice([None, *BOTH]))

@@ -181,9 +181,9 @@ const PLAIN = new Set([
 function typeOf(error: unknown): string {
   return guarded(() => {
     if (!isError(error)) return error === null ? "null" : typeof error;
-    const { name, constructor } = error;
+    const { name } = error;
     // Each of them may be anything, such as a static method of that name.
-    const told = [PLAIN.has(name) ? undefined : name, constructor?.name, name];
+    const told = [PLAIN.has(name) ? undefined : name, error.constructor?.name, name];
     return told.find((each) => typeof each === "string" && each !== "") ?? "Error";
   }, "Error");
 }

@@ -76,6 +76,8 @@ class SessionBook:
         self._settled_tokens: dict[str, list[UUID]] = defaultdict(list)
         self._resumes: dict[UUID, list[set[Handle]]] = defaultdict(list)
         """What was settled here during each resume under way, by session: the resume may have found it held still."""
+        self._unsaid: set[Handle] = set()
+        """Deliveries whose leases were over at the last look, and nobody had said why."""
         self._outages = 0
         self.draining = False
 
@@ -395,8 +397,9 @@ class SessionBook:
     async def reconcile(self) -> None:
         """Returns the credits of deliveries that were settled without this replica hearing of it.
 
-        The floor under lost signals, and under Acks that the old owner took while the session was on its way here. A
-        lease that is over, without a word to the client that it should stop, was ended by the client.
+        The floor under lost signals, and under Acks that the old owner took while the session was on its way here.
+        Where the job has forgotten who ended a lease, it was the client if nothing tells it to stop until the next
+        look. Should it have been an operator, whose signal was lost, then it is told now.
         """
         before = time.monotonic() - 2 * self._terms.renew_interval_ms / 1000
         old = {
@@ -407,14 +410,21 @@ class SessionBook:
         if not handles:
             return
         over = await settling.over(self._database, handles)
+        unsaid, self._unsaid = self._unsaid, set()
         for session, mine in old.items():
-            done = [
-                handle
-                for handle in mine
-                if handle in over
-                and (mark := session.in_flight.get(handle)) is not None
-                and (over[handle] or mark.told is None)
-            ]
+            done = []
+            for handle in mine:
+                mark = session.in_flight.get(handle)
+                if mark is None or handle not in over:
+                    continue
+                if over[handle]:
+                    done.append(handle)
+                elif mark.told is None:
+                    if handle in unsaid:
+                        session.stop(handle, StopReason.LEASE_LOST, grace_ms=0)
+                        done.append(handle)
+                    else:
+                        self._unsaid.add(handle)
             if done:
                 self.settled(session, done)
 

@@ -38,13 +38,13 @@ async def storm(stage: Stage) -> None:
     await see_through(stage, SEED)
 
 
-async def see_through(stage: Stage, seed: int) -> None:
-    """Play the storm that a seed draws."""
+async def see_through(stage: Stage, seed: int, *, hard: bool = False) -> None:
+    """Play the storm that a seed draws; a hard one has faults that outlast the attempt of a call."""
     draw = random.Random(seed)
     replicas = await asyncio.gather(*(stage.own_server(drain_linger=0.5) for _ in range(2)))
     proxy = await stage.proxy(replicas[0])
     driver = await stage.driver(proxy.address)
-    weather = Weather(proxy, replicas, draw)
+    weather = Weather(proxy, replicas, draw, hard=hard)
     crew = Crew(driver, PLACES)
     working = asyncio.create_task(crew.work())
     try:
@@ -62,6 +62,8 @@ async def see_through(stage: Stage, seed: int) -> None:
 
 async def _play(stage: Stage, draw: random.Random, driver: Driver, weather: Weather, crew: Crew) -> None:
     await driver.work(stage.queue, concurrency=PLACES, **_TERMS)
+    # Before there is a job: of an opening that was not answered, the server keeps a session for a grace.
+    await weather.storm(1)
     deploy, crash = draw.sample(range(1, WAVES), 2)
     for wave in range(WAVES):
         await _publish(stage, draw, crew, JOBS)
@@ -84,8 +86,9 @@ async def _play(stage: Stage, draw: random.Random, driver: Driver, weather: Weat
     leaving = asyncio.create_task(_leaves(driver, by_signal=draw.random() < 0.5))
     try:
         await weather.storm(1)
-        crew.let_go(crew.lives)
-        await weather.storm(2)
+        async with weather.silence():
+            crew.let_go(crew.lives)
+        await weather.storm(1)
         await leaving
     finally:
         leaving.cancel()
@@ -96,7 +99,7 @@ async def _play(stage: Stage, draw: random.Random, driver: Driver, weather: Weat
     assert crew.faults == []
     assert driver.said("stopping") == []
     assert await stage.stored() == len(crew.lives)
-    assert await stage.sessions() == []
+    assert weather.session not in [session.id for session in await stage.sessions()]
 
 
 async def _publish(stage: Stage, draw: random.Random, crew: Crew, count: int) -> Sequence[str]:
@@ -120,11 +123,12 @@ async def _leaves(driver: Driver, *, by_signal: bool) -> None:
 
 async def _all_is_well(stage: Stage, weather: Weather, crew: Crew) -> None:
     """The worker takes as many jobs as it has places, in the session that it has had all the time."""
-    await stage.until(lambda: _holds(crew.full), lambda: _holds(f"{crew.running} of {PLACES} handlers run"))
+    await stage.until(lambda: _holds(crew.full), lambda: _holds(f"{len(crew.running)} of {PLACES} handlers run"))
     assert crew.faults == []
-    sessions = [session.id for session in await stage.sessions()]
-    weather.session = weather.session or sessions[0]
-    assert sessions == [weather.session], "another session was opened beside the one that was to be resumed"
+    # Of an earlier wave one or another may just have ended.
+    sessions = {(await stage.job(job_id)).session_id for job_id in crew.running} - {""}
+    weather.session = weather.session or min(sessions)
+    assert sessions == {weather.session}, "another session was opened beside the one that was to be resumed"
 
 
 async def _holds(shown: Any) -> Any:
