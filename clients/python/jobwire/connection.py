@@ -122,12 +122,13 @@ class Connection:
 
     async def attempt(self, method: Method[Request, Response], request: Request, timeout: float) -> Response:
         """Make a call once; raises JobwireError."""
+        line = self.line
         try:
             return await method(request, timeout=timeout, metadata=self.metadata())
         except grpc.aio.AioRpcError as failure:
             raise error_from_rpc(failure, self.target) from failure
         except asyncio.CancelledError:
-            if asked_to_end():
+            if asked_to_end() or line == self.line:
                 raise
             raise Unavailable(
                 f"the connection to Jobwire at {self.target} was left while a call was under way"
