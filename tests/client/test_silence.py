@@ -70,7 +70,7 @@ async def test_all_sessions_of_a_worker_go_over_to_one_new_connection(server: Sc
     held = Held(), Held()
     async with working(network, *held):
         # Only one of them falls silent; the other resumes since it shares the connection.
-        for session, grace in (("s-1", 0.6), ("s-2", 3600.0)):
+        for session, grace in (("s-1", 12.0), ("s-2", 3600.0)):
             stream = await server.stream()
             await stream.open(session, heartbeat=grace / 3, grace=grace)
             await stream.deliver(delivery(f"h-of-{session}", queue=stream.request.queues[0]))

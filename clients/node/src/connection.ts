@@ -120,7 +120,7 @@ export class Connection {
     const left = this.#client;
     this.line += 1;
     this.#client = this.#open();
-    this.#end(new Unavailable(`the connection to Jobwire at ${this.target} was left while a call was under way`), left);
+    this.#end(left, new Unavailable(`the connection to Jobwire at ${this.target} was left while a call was under way`));
   }
 
   /** Makes a call, repeated with growing pauses within `timeout` seconds; rejects with a JobwireError. */
@@ -210,10 +210,10 @@ export class Connection {
   /** Closes the channel; calls that are under way reject. */
   close(): void {
     this.#closed = true;
-    this.#end(closedError(this.target), this.#client);
+    this.#end(this.#client, closedError(this.target));
   }
 
-  #end(why: JobwireError, client: GrpcClient): void {
+  #end(client: GrpcClient, why: JobwireError): void {
     for (const end of [...this.#underWay]) {
       this.#underWay.delete(end);
       end(why);
