@@ -14,6 +14,8 @@ from tests.conformance.servers import Servers
 BROKEN = Path(__file__).with_name("broken_driver.py")
 PATIENCE = 10.0
 """How long to wait for what a broken driver does not do, in seconds."""
+PATIENCE_WITH = {"stays_on_a_dead_connection": 30.0}
+"""Where what another driver does takes longer."""
 
 FAULTS = {
     "repeats_under_new_ids": ("republish", "assert '.+' == '.+'"),
@@ -21,6 +23,7 @@ FAULTS = {
     "completes_at_once": ("ack", "completed"),
     "says_an_end_once": ("resume-after-cut", "did not finish within|attempt"),
     "opens_a_new_session": ("resume-after-cut", "another session was opened"),
+    "stays_on_a_dead_connection": ("peer-vanishes", "no other connection was made"),
     "answers_no_heartbeat": ("slow-reader", "assert|events 'started'|no handler of job"),
     "ignores_stop": ("cancel", "0 of 1 events 'stopping'"),
     "dies_of_sigterm": ("sigterm", "the driver ended before it answered|the driver .* ended with 0"),
@@ -33,7 +36,13 @@ FAULTS = {
 async def broken(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ahead]:
     folder = tmp_path_factory.mktemp("broken")
     plays = {
-        fault: play(scenario, [sys.executable, str(BROKEN), fault], servers, folder / fault, patience=PATIENCE)
+        fault: play(
+            scenario,
+            [sys.executable, str(BROKEN), fault],
+            servers,
+            folder / fault,
+            patience=PATIENCE_WITH.get(fault, PATIENCE),
+        )
         for fault, (scenario, _) in FAULTS.items()
     }
     async with Ahead(plays) as ahead:

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
@@ -95,7 +96,7 @@ fn deepest(mut error: &dyn std::error::Error) -> String {
 
 pub(crate) type Stub = QueueServiceClient<Channel>;
 
-/// One connection, made with the first call and again whenever it breaks. Clones share it.
+/// One connection, made with the first call and again whenever it breaks. Clones share it until one of them leaves it.
 ///
 /// It is to one address: a name is looked up at each connect, and Acks go to the replica that serves the worker's stream.
 /// tonic has no backoff of its own; the pauses between our calls are what spares a server that is coming back.
@@ -104,6 +105,8 @@ pub(crate) struct Connection {
     pub(crate) target: String,
     endpoint: Endpoint,
     channel: Channel,
+    /// Cancelled when the channel is left.
+    left: CancellationToken,
     authorization: Option<MetadataValue<Ascii>>,
 }
 
@@ -119,13 +122,21 @@ impl Connection {
         Ok(Self {
             target: target.address.clone(),
             channel: endpoint.connect_lazy(),
+            left: CancellationToken::new(),
             endpoint,
             authorization: authorization.transpose()?,
         })
     }
 
-    /// The next call goes over a new connection: this one may be dead without either end having noticed.
-    pub(crate) fn renew(&mut self) {
+    /// One that may be left without those that share it.
+    pub(crate) fn apart(self) -> Self {
+        Self { left: CancellationToken::new(), ..self }
+    }
+
+    /// Goes on over a new connection, since this one may be dead without anybody having said so. Calls that are under way end without an answer.
+    pub(crate) fn leave(&mut self) {
+        self.left.cancel();
+        self.left = CancellationToken::new();
         self.channel = self.endpoint.connect_lazy();
     }
 
@@ -174,10 +185,11 @@ impl Connection {
         let mut request = self.request(message);
         // Tells the server; the time that connecting takes is counted here alone.
         request.set_timeout(timeout);
-        match tokio::time::timeout(timeout, method(self.stub(), request)).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(Error::from_status(&status, &self.target)),
-            Err(_) => Err(Error::no_answer(&self.target)),
+        let call = tokio::time::timeout(timeout, method(self.stub(), request));
+        match self.left.run_until_cancelled(call).await {
+            Some(Ok(Ok(answer))) => Ok(answer.into_inner()),
+            Some(Ok(Err(status))) => Err(Error::from_status(&status, &self.target)),
+            Some(Err(_)) | None => Err(Error::no_answer(&self.target)),
         }
     }
 }
