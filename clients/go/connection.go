@@ -58,13 +58,12 @@ func dialOptions(balancing string, config *tls.Config, said *bearer) []grpc.Dial
 	}
 }
 
-// connection is one channel, until it is left for another one, and its stubs, whose calls go over what is the channel then.
+// connection is one channel, until it is left for another one, and its stub, whose calls go over what is the channel then.
 type connection struct {
 	target  string
 	dial    func() (*grpc.ClientConn, error)
 	channel atomic.Pointer[grpc.ClientConn]
 	queue   jobwirev1.QueueServiceClient
-	admin   jobwirev1.AdminServiceClient
 }
 
 // connect prepares a connection; nothing is sent yet.
@@ -78,7 +77,7 @@ func connect(target, balancing string, config *tls.Config, said *bearer) (*conne
 		return nil, fmt.Errorf("%q is no address of a server, such as 127.0.0.1:50051: %w", target, err)
 	}
 	c.channel.Store(channel)
-	c.queue, c.admin = jobwirev1.NewQueueServiceClient(c), jobwirev1.NewAdminServiceClient(c)
+	c.queue = jobwirev1.NewQueueServiceClient(c)
 	return c, nil
 }
 

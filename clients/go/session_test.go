@@ -4,6 +4,7 @@ package jobwire
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 	"sync"
@@ -570,4 +571,21 @@ func TestTokensAreAskedForBeforeEachCallAndNeverTold(t *testing.T) {
 	if _, err := NewClient("127.0.0.1:1", Options{Token: "two words"}); err == nil || strings.Contains(err.Error(), "two words") {
 		t.Errorf("%v", err)
 	}
+}
+
+func TestAResultThatCannotTravelFailsItsJobAndHoldsUpNothing(t *testing.T) {
+	stage := onStage(t)
+	stage.opened("s", "bad", "good")
+	notUTF8 := json.RawMessage("\"\xff\"")
+	stage.end("bad", func(_ context.Context, job *Job) {
+		if err := job.Checkpoint(0.5, "", notUTF8); err == nil {
+			t.Error("it is taken for a checkpoint")
+		}
+	})
+	stage.end("bad", notUTF8)
+	if item := stage.settled(t, "bad"); item.GetFail().GetType() != "BadResult" || !item.GetFail().GetPermanent() {
+		t.Errorf("%v", item)
+	}
+	stage.end("good", 1)
+	stage.settled(t, "good")
 }

@@ -11,6 +11,9 @@ import (
 // How long the first event of a stream may take.
 const openingTime = 10 * time.Second
 
+// Credits that nobody names.
+const unsure = -1
+
 // standing is the identity, the terms and the signs of life of one session, guarded by its lock.
 type standing struct {
 	// The session; empty if there is none.
@@ -22,7 +25,7 @@ type standing struct {
 	// The job ids of the deliveries that the session holds, by handle: those whose settling Ack has not been answered. Nothing else
 	// may be named in a resume.
 	held map[string]string
-	// The credits that the server was told of last.
+	// The credits that the server was told of last; unsure if it may have heard others since.
 	toldCredits int
 	// Told when the terms change, so that whoever sleeps until a time reckoned from them looks again.
 	changed notice
@@ -54,6 +57,21 @@ func (s *standing) opened(opened *jobwirev1.SessionOpened) {
 	s.open = true
 	s.changed.tell()
 }
+
+// told: an Ack of that session and epoch has named credits. It may have counted though it was not answered; and one that a resume has
+// overtaken may have counted before or after that.
+func (s *standing) told(session string, epoch int64, credits int, answered bool) {
+	switch {
+	case session != s.id:
+	case answered && epoch == s.epoch:
+		s.toldCredits = credits
+	default:
+		s.toldCredits = unsure
+	}
+}
+
+// opens says whether the last Subscribe has been answered: until then it may overrule what is said of credits.
+func (s *standing) opens() bool { return s.id != "" && s.open }
 
 // draining: the server goes away, and waits so long for a resume.
 func (s *standing) draining(resumeWithin time.Duration) {

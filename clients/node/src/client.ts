@@ -1,5 +1,6 @@
-// The client: publish jobs, look at them, wait for them.
+// The client: publish jobs, look at them, wait for them; what an operator does is `admin`.
 
+import { type Admin, adminOver } from "./admin.js";
 import { Connection, type ConnectionOptions, closedError } from "./connection.js";
 import { jobInfoFrom } from "./convert.js";
 import { InvalidArgument } from "./errors.js";
@@ -27,6 +28,8 @@ export interface PublishOptions extends JobTerms {
  * `target` is host and port; `dns:///host:50051` spreads calls over all addresses of the name.
  */
 export class Client implements AsyncDisposable {
+  /** What an operator does: cancel jobs, look after queues and schedules, ask workers to leave. */
+  readonly admin: Admin;
   readonly #connection: Connection;
   readonly #publisher: Publisher;
   readonly #timeout: number;
@@ -39,6 +42,7 @@ export class Client implements AsyncDisposable {
     this.#timeout = timeout;
     this.#connection = new Connection(target, connection);
     this.#publisher = new Publisher(this.#connection, timeout);
+    this.admin = adminOver(this.#connection, timeout, () => this.#open());
   }
 
   /**
@@ -69,7 +73,10 @@ export class Client implements AsyncDisposable {
   async publishMany(
     queue: string,
     jobs: Iterable<NewJob>,
-    options: { onProgress?: (done: number, total: number) => void; signal?: AbortSignal } = {},
+    options: {
+      onProgress?: ((done: number, total: number) => void) | undefined;
+      signal?: AbortSignal | undefined;
+    } = {},
   ): Promise<Published[]> {
     this.#open();
     named(queue);
@@ -82,7 +89,7 @@ export class Client implements AsyncDisposable {
    */
   async getJob<Data = unknown, Output = unknown>(
     jobId: string,
-    options: { queue?: string; signal?: AbortSignal } = {},
+    options: { queue?: string | undefined; signal?: AbortSignal | undefined } = {},
   ): Promise<JobInfo<Data, Output>> {
     this.#open();
     const request = GetJobRequest.fromPartial({ queue: options.queue ?? "", jobId });
@@ -103,14 +110,18 @@ export class Client implements AsyncDisposable {
   async wait<Data = unknown, Output = unknown>(
     jobId: string,
     options: {
-      queue?: string;
-      timeout?: number;
-      signal?: AbortSignal;
-      onChange?: (job: JobInfo<Data, Output>) => void;
+      queue?: string | undefined;
+      timeout?: number | undefined;
+      signal?: AbortSignal | undefined;
+      onChange?: ((job: JobInfo<Data, Output>) => void) | undefined;
     } = {},
   ): Promise<JobInfo<Data, Output>> {
     this.#open();
     const { queue = "", onChange, timeout, signal } = options;
+    // A text would be no timeout, and NaN one that is over.
+    if (timeout !== undefined && (typeof timeout !== "number" || Number.isNaN(timeout))) {
+      throw new InvalidArgument(`timeout: a number of seconds, not ${String(timeout)}`, { reason: "INVALID_ARGUMENT" });
+    }
     return new Following<Data, Output>(this.#connection, jobId, queue, onChange).toTheEnd(timeout, signal);
   }
 

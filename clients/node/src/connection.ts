@@ -23,15 +23,16 @@ import {
 } from "./errors.js";
 import { abortable, pause } from "./pausing.js";
 import { Attempts } from "./retrying.js";
+import { after } from "./waiting.js";
 
 /** How to speak TLS: PEM texts, or their bytes. */
 export interface Tls {
   /** The authorities that may vouch for the server; left out, those that Node knows. */
-  ca?: string | Uint8Array;
+  ca?: string | Uint8Array | undefined;
   /** The client's own certificate, where the server asks for one. */
-  cert?: string | Uint8Array;
+  cert?: string | Uint8Array | undefined;
   /** Its private key. */
-  key?: string | Uint8Array;
+  key?: string | Uint8Array | undefined;
 }
 
 /** A bearer token, or what returns the one to use; it is asked before each call. */
@@ -82,6 +83,9 @@ export function channelOptions(balancing: "round_robin" | "pick_first"): Channel
     "grpc.use_local_subchannel_pool": balancing === "pick_first" ? 1 : 0,
   };
 }
+
+/** What hands out tokens may be slow, in seconds, but holds nobody up for ever. */
+const TOKEN_TIME = 10;
 
 /**
  * One channel, until it is left for another one. The connection is made with the first call, and again whenever it breaks.
@@ -151,7 +155,7 @@ export class Connection {
     signal?: AbortSignal,
   ): Promise<Response> {
     const deadline = Date.now() + timeout * 1000;
-    const metadata = await this.#metadata();
+    const metadata = await this.#metadata(timeout, signal);
     if (this.#closed) {
       throw closedError(this.target);
     }
@@ -221,13 +225,14 @@ export class Connection {
     client.close();
   }
 
-  async #metadata(): Promise<Metadata> {
+  async #metadata(timeout = TOKEN_TIME, signal?: AbortSignal): Promise<Metadata> {
     const metadata = new Metadata();
     if (this.#actor !== undefined) {
       metadata.set("x-jobwire-actor", ascii(this.#actor));
     }
     if (this.#token) {
-      setToken(metadata, typeof this.#token === "string" ? this.#token : await given(this.#token));
+      const asked = typeof this.#token === "function";
+      setToken(metadata, asked ? await given(this.#token, Math.min(timeout, TOKEN_TIME), signal) : this.#token);
     }
     return metadata;
   }
@@ -276,10 +281,21 @@ function pem(text: string | Uint8Array | undefined): Buffer | null {
   return bytes;
 }
 
-async function given(token: () => string | Promise<string>): Promise<string> {
+async function given(
+  token: () => string | Promise<string>,
+  timeout: number,
+  signal: AbortSignal | undefined,
+): Promise<string> {
   try {
-    return await token();
+    return await abortable<string>(signal, (resolve, reject) => {
+      const late = () => reject(new Error(`it did not answer within ${timeout.toFixed(1)} s`));
+      const timer = after(timeout, late);
+      const asked = (async () => token())();
+      asked.then(resolve, reject).finally(() => clearTimeout(timer));
+      return () => clearTimeout(timer);
+    });
   } catch (error) {
+    signal?.throwIfAborted();
     // Repeated like a server that is away: what hands out tokens may be back soon.
     const why = error instanceof Error ? error.message : String(error);
     throw new Unavailable(`no token: the function that returns it failed (${why})`, { cause: error });

@@ -34,7 +34,7 @@ function words<Word extends string>(numbers: Record<string, number>): ReadonlyMa
  * A job as it travels: an encoded JobSpec. Throws InvalidArgument for what cannot travel; the other rules are the server's.
  */
 export function specFrom(job: NewJob): Uint8Array {
-  const id = job.id ?? newJobId();
+  const id = job?.id ?? newJobId();
   try {
     const spec = { ...termsFrom(job), id: text("id", id), data: toJson(job.data) };
     return JobSpec.encode(JobSpec.fromPartial(spec)).finish();
@@ -109,9 +109,11 @@ function groupFrom(group: NewJob["group"]): v1.JobGroup | undefined {
   if (group === undefined) {
     return undefined;
   }
-  return typeof group === "string"
-    ? { id: group, tier: "" }
-    : { id: text("group.id", group.id), tier: text("group.tier", group.tier ?? "") };
+  if (typeof group === "string") {
+    return { id: group, tier: "" };
+  }
+  anObject("group", group);
+  return { id: text("group.id", group.id), tier: text("group.tier", group.tier ?? "") };
 }
 
 /** Of these the message carries one; the others would be lost in silence. */
@@ -123,11 +125,19 @@ function onlyOne(given: Record<string, unknown>): void {
 
 /** A word that nobody reads would be lost in silence too. */
 function onlyKnown(what: string, given: object, known: ReadonlySet<string>): void {
+  anObject(what, given);
   for (const name of Object.keys(given)) {
     if (!known.has(name)) {
       const hint = OPTIONS.has(name) ? `: say options: { ${name} }` : "";
       throw new Error(`${what} has no ${JSON.stringify(name)}${hint}`);
     }
+  }
+}
+
+/** In JavaScript anything may stand where fields are wanted: a number would count as none, and its job be stored without data. */
+function anObject(what: string, given: object): void {
+  if (typeof given !== "object" || given === null) {
+    throw new Error(`${what} is an object, not ${given === null ? "null" : typeof given}`);
   }
 }
 
@@ -141,6 +151,7 @@ function text(name: string, value: string): string {
 
 /** Protobuf's own words for headers that are no strings help nobody. */
 function checkedHeaders(headers: Readonly<Record<string, string>>): Record<string, string> {
+  anObject("headers", headers);
   for (const [name, value] of Object.entries(headers)) {
     if (typeof value !== "string") {
       throw new Error(`headers are strings, not ${JSON.stringify(name)}: ${JSON.stringify(value)}`);

@@ -1,5 +1,6 @@
 // The job that a handler gets, and the link over which it speaks to the worker while it runs.
 
+import { inspect } from "node:util";
 import type { Progress } from "./generated/jobwire/v1/job.js";
 import type { JobOrigin } from "./model.js";
 import { completed, type Outcome, thrown } from "./outcome.js";
@@ -120,9 +121,11 @@ export class Job<Data = unknown> implements JobFields<Data> {
    *   until another one replaces it; undefined leaves it as it is. What is said before the run fails or is given back is there
    *   when that is.
    * @throws {Error} the checkpoint is no JSON, or too large.
+   * @throws {TypeError} the share is no number, the note no text.
    */
   async progress(fraction: number | null, note = "", options: { checkpoint?: unknown } = {}): Promise<void> {
-    const share = fraction === null || Number.isNaN(fraction) ? undefined : Math.min(1, Math.max(0, fraction));
+    const share = shareOf(fraction);
+    if (typeof note !== "string") throw new TypeError(`progress: the note is a text, not ${inspect(note)}`);
     const { checkpoint } = options;
     const text = checkpoint === undefined || checkpoint === null ? undefined : toJson(checkpoint, MAX_CHECKPOINT_BYTES);
     this.#link.report({ fraction: share, note: cleanText(note, NOTE_LENGTH), checkpoint: text });
@@ -141,6 +144,15 @@ export class Job<Data = unknown> implements JobFields<Data> {
     }
     await this.#link.extend(seconds);
   }
+}
+
+/** What the server would refuse, and the checkpoint that goes with it, must not be sent: NaN, in JavaScript undefined too. */
+function shareOf(fraction: number | null | undefined): number | undefined {
+  if (fraction === null || fraction === undefined || Number.isNaN(fraction)) return undefined;
+  if (typeof fraction !== "number") {
+    throw new TypeError(`progress: the share is a number from 0 to 1, or null, not ${inspect(fraction)}`);
+  }
+  return Math.min(1, Math.max(0, fraction));
 }
 
 /** One job of a batch, which is settled on its own: the first of `complete`, `fail` and `release` counts. */

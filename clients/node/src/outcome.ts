@@ -4,7 +4,7 @@
 
 import { inspect } from "node:util";
 import type { AckItem } from "./generated/jobwire/v1/queue_service.js";
-import { isFailForGood, isJobCancelled, isReleaseJob, isRetryIn, type StopReason } from "./signals.js";
+import { isFailForGood, isJobCancelled, isPause, isReleaseJob, isRetryIn, type StopReason } from "./signals.js";
 import { cleanText, toDuration, toJson } from "./wire.js";
 
 const TYPE_LENGTH = 200;
@@ -82,15 +82,20 @@ function outcomeOf(error: unknown, stoppedBy: readonly AbortSignal[]): Outcome {
   // Promise.any and the like wrap even the only thing that failed.
   const only = error instanceof AggregateError && error.errors.length === 1 ? error.errors[0] : error;
   if (stoppedBy.some((signal) => stemsFrom(only, signal))) return STOPPED;
-  if (isReleaseJob(only)) return { kind: "released", delay: only.delay };
+  if (isReleaseJob(only)) return { kind: "released", delay: pauseFrom(only.delay) };
   return {
     kind: "failed",
     type: typeOf(only),
     message: textOf(only),
     trace: traceOf(only),
     permanent: isFailForGood(only),
-    retryIn: isRetryIn(only) ? only.seconds : undefined,
+    retryIn: isRetryIn(only) ? pauseFrom(only.seconds) : undefined,
   };
+}
+
+/** A pause as it travels. Somebody may have set it after the error was made: what is none then must not hold up the Acks. */
+function pauseFrom(seconds: number | undefined): number | undefined {
+  return isPause(seconds) ? seconds : undefined;
 }
 
 /** What to report of a run that was told to stop for `reason`, if it was. */
@@ -176,7 +181,9 @@ function typeOf(error: unknown): string {
   return guarded(() => {
     if (!isError(error)) return error === null ? "null" : typeof error;
     const { name } = error;
-    return (typeof name === "string" && name && !PLAIN.has(name) ? name : error.constructor?.name) || String(name);
+    const own = typeof name === "string" && name && !PLAIN.has(name);
+    // A class may have a static field of that name, which need not be a text.
+    return String((own ? name : error.constructor?.name) || name);
   }, "Error");
 }
 
@@ -196,12 +203,18 @@ function textOf(error: unknown): string {
 }
 
 /**
- * The stacks of an error and its causes, and no other field of them: those may hold what is not for everybody's eyes, such as a
- * request's headers.
+ * The stacks of an error, of its causes and of what it gathers, and no other field of them: those may hold what is not for
+ * everybody's eyes, such as a request's headers.
  */
 function traceOf(error: unknown): string {
   const stackOf = (each: unknown) => (isError(each) && typeof each.stack === "string" ? each.stack : textOf(each));
-  return guarded(() => (isError(error) ? causesOf(error).map(stackOf).join("\nCaused by: ") : ""), "");
+  const stacksOf = (each: unknown) => [stackOf(each), ...gatheredBy(each).map(stackOf)].join("\nOne of its errors: ");
+  return guarded(() => (isError(error) ? causesOf(error).map(stacksOf).join("\nCaused by: ") : ""), "");
+}
+
+/** What Promise.any and the like failed with; the text of such an error says no more than that there are several. */
+function gatheredBy(error: unknown): unknown[] {
+  return error instanceof AggregateError && Array.isArray(error.errors) ? error.errors : [];
 }
 
 /** Also of another realm, as in a test runner that loads modules in contexts of their own. */

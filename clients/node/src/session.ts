@@ -208,8 +208,9 @@ export class Session {
     this.#answered.lower();
     const standing = this.#standing;
     // One credit at least may be named here; an Ack corrects that as soon as the stream is open.
-    standing.subscribing(Math.max(1, this.#creditsWanted()));
-    const request = { ...this.#request, maxInFlight: standing.toldCredits };
+    const maxInFlight = Math.max(1, this.#creditsWanted());
+    standing.subscribing(maxInFlight);
+    const request = { ...this.#request, maxInFlight };
     if (!standing.id) return request;
     // Beyond what one call may name, what still runs counts for more than what only waits for an answer.
     const handles = [...standing.held.keys()];

@@ -20,8 +20,8 @@ export class Standing {
    * The job ids of the deliveries whose settling Ack has not been answered, by handle: nothing else may be named in a resume.
    */
   readonly held = new Map<string, string>();
-  /** The credits that the server was told of last. */
-  toldCredits = 0;
+  /** The credits that the server was told of last; undefined if it may have heard others since. */
+  toldCredits: number | undefined = 0;
   /** Raised when the terms change, so that whoever sleeps until a time reckoned from them looks again. */
   readonly changed = new Flag();
   #grace = 0;
@@ -47,6 +47,14 @@ export class Standing {
     this.#grace = Math.max(fromDuration(opened.resumeGrace), 3 * fromDuration(opened.heartbeatInterval));
     this.#opened = true;
     this.changed.raise();
+  }
+
+  /**
+   * An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one that a resume
+   * has overtaken may have counted before or after that.
+   */
+  told(session: string, epoch: number, credits: number, answered: boolean): void {
+    if (session === this.id) this.toldCredits = answered && epoch === this.epoch ? credits : undefined;
   }
 
   /** The server goes away, and waits so many seconds for a resume. */
@@ -79,6 +87,11 @@ export class Standing {
     this.epoch = 0;
     this.lastSequence = 0;
     this.held.clear();
+  }
+
+  /** Whether the last Subscribe has been answered: until then it may overrule what is said of credits. */
+  get open(): boolean {
+    return this.id !== "" && this.#opened;
   }
 
   /**

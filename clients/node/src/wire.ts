@@ -33,6 +33,7 @@ export function newJobId(): string {
  * out; `undefined` itself is `null`. Throws an Error, with advice, for what JSON or Jobwire cannot carry.
  */
 export function toJson(value: unknown, limit: number = MAX_DATA_BYTES): string {
+  if (value instanceof Promise) throw new Error("not JSON: a promise; await it first");
   let text: string | undefined;
   try {
     text = JSON.stringify(value === undefined ? null : value);
@@ -44,7 +45,8 @@ export function toJson(value: unknown, limit: number = MAX_DATA_BYTES): string {
     throw new Error(`not JSON: ${what}; no BigInt, no value that contains itself`, { cause: error });
   }
   if (text === undefined) {
-    throw new Error(`not JSON: a ${typeof value}; give an object, an array, a string, a number, a boolean or null`);
+    const what = typeof value === "object" ? "an object whose toJSON returns nothing" : `a ${typeof value}`;
+    throw new Error(`not JSON: ${what}; give an object, an array, a string, a number, a boolean or null`);
   }
   const size = Buffer.byteLength(text);
   if (size > limit) {

@@ -86,7 +86,12 @@ export class Worker {
   /** @param target host and port of Jobwire. */
   constructor(target: string, options: WorkerOptions = {}) {
     const { name, stopGrace = 25, heartbeatInterval = 5, resumeGrace = 15, logger = defaultLogger } = options;
-    if (!(stopGrace >= 0)) throw new RangeError(`stopGrace ${stopGrace}: it must be a number of seconds, 0 or more`);
+    if (typeof stopGrace !== "number" || !(stopGrace >= 0)) {
+      throw new RangeError(`stopGrace ${stopGrace}: it must be a number of seconds, 0 or more`);
+    }
+    for (const [what, span] of Object.entries({ heartbeatInterval, resumeGrace })) {
+      if (!Number.isFinite(span)) throw new RangeError(`${what} ${span}: it must be a number of seconds`);
+    }
     this.name = name ?? `${hostname()}:${process.pid}`;
     this.#target = target;
     this.#options = options;
@@ -122,9 +127,9 @@ export class Worker {
     queues: Queues,
     ...rest: [Handler<Data, Output>] | [HandlerOptions, Handler<Data, Output>]
   ): this {
-    const [options, handle] = rest.length === 1 ? [{}, rest[0]] : rest;
+    const [options, handle] = rest.length === 2 ? rest : [{}, rest[0] as Handler<Data, Output>];
     const runner = () => new SingleRunner(handle as Handler);
-    return this.#register(queues, options.concurrency ?? 1, handle, runner);
+    return this.#register(queues, options?.concurrency ?? 1, handle, runner);
   }
 
   /**

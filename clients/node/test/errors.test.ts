@@ -185,6 +185,23 @@ test("who gives out tokens is asked again, and then says why", async (t) => {
   assert.equal((await connected(t, SERVER, { token: flaky }).publish(freshQueue(), 1)).created, true);
 });
 
+test("who gives out tokens and never answers holds nobody up", { timeout: 60_000 }, async () => {
+  const client = new Client(SERVER, { timeout: 0.5, token: () => new Promise<string>(() => {}) });
+  const id = "01890a5d-ac96-774b-bcce-b302099a8057";
+  const late = { message: /^no token: .*did not answer within/ };
+  await assert.rejects(client.getJob(id), late);
+  await assert.rejects(client.publishMany("q", [{ data: 1 }]), late);
+  await assert.rejects(client.publish("q", 1), JobwireError);
+  await assert.rejects(client.wait(id, { timeout: 0.2 }), DeadlineExceeded);
+  await assert.rejects(client.wait(id, { signal: AbortSignal.abort("enough") }), (reason) => reason === "enough");
+  await client.close();
+});
+
+test("a token that is neither a text nor a function is not waited for", async (t) => {
+  const client = connected(t, SERVER, { token: 5 as never });
+  await assert.rejects(client.publish("q", 1), { name: "Unauthenticated", message: /^token: .*not number$/ });
+});
+
 test("a token that cannot travel is not shown", async (t) => {
   await assert.rejects(connected(t, SERVER, { token: "secret\n" }).publish("q", 1), (error) => {
     assert.ok(error instanceof Unauthenticated);

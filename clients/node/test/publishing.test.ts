@@ -194,12 +194,18 @@ test("what cannot travel is refused with what to do, before anything is sent", a
     [circle, {}, /not JSON: .*circular.*no value that contains itself/],
     [deep, {}, /nested too deeply; at most 64 levels/],
     [() => 1, {}, /not JSON: a function/],
+    [Promise.resolve(1), {}, /not JSON: a promise; await it first/],
+    [{ toJSON() {} }, {}, /not JSON: an object whose toJSON returns nothing/],
     [1, { priority: 1.5 }, /priority is a whole number, not 1.5/],
     [1, { startIn: Number.NaN }, /NaN is no span of time: give a number of seconds/],
     [1, { startAfter: new Date("soon") }, /Invalid Date is no point in time: give a Date/],
     [1, { startIn: 1, startAfter: new Date() }, /startAfter and startIn exclude each other/],
     [1, { throttle: 1, uniqueFor: 1 }, /throttle and debounce and uniqueFor exclude each other/],
     [1, { headers: { n: 1 as unknown as string } }, /headers are strings, not "n": 1/],
+    [1, { headers: null as never }, /headers is an object, not null/],
+    [1, { headers: "traceparent" as never }, /headers is an object, not string/],
+    [1, { options: 5 as never }, /options is an object, not number/],
+    [1, { group: null as never }, /group is an object, not null/],
     [1, { key: 5 as unknown as string }, /key is a text, not number/],
     [1, { retryLimit: 5 } as PublishOptions, /a job has no "retryLimit": say options: { retryLimit }/],
     [1, { options: { expireInSeconds: 5 } } as PublishOptions, /options has no "expireInSeconds"/],
@@ -213,6 +219,8 @@ test("what cannot travel is refused with what to do, before anything is sent", a
   }
   await assert.rejects(client.publish(undefined as unknown as string, 1), /its name is a text, not undefined/);
   await assert.rejects(client.publishMany("q", [{ data: 1 }, { data: 1n }]), InvalidArgument);
+  await assert.rejects(client.publishMany("q", [5 as never]), /a job is an object, not number/);
+  await assert.rejects(client.publishMany("q", [null as never]), /a job is an object, not null/);
   assert.equal(relay.publishes.length, 0);
 });
 

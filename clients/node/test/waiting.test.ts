@@ -75,6 +75,14 @@ test("waiting ends after its timeout, and says how the job stands", async (t) =>
   });
 });
 
+test("a timeout that is no number is not waited for", async (t) => {
+  const client = connected(t);
+  for (const timeout of ["5", Number.NaN, null]) {
+    const waiting = client.wait("01890a5d-ac96-774b-bcce-b302099a8057", { timeout: timeout as never });
+    await assert.rejects(waiting, { name: "InvalidArgument", message: /^timeout: a number of seconds, not / });
+  }
+});
+
 test("waiting ends with its signal", async (t) => {
   const client = connected(t);
   const { jobId } = await client.publish(freshQueue(), 1);

@@ -447,6 +447,22 @@ test("what is given back when the worker stops keeps its checkpoint", async (t) 
   assert.deepEqual(left(server, "h-1"), ["[1,2]"]);
 });
 
+test("progress that is no number is unknown or the handler's mistake, and costs no checkpoint", async (t) => {
+  const server = await scripted(t);
+  await working(server, async (job) => {
+    await assert.rejects(job.progress("half" as never), /the share is a number from 0 to 1, or null, not 'half'/);
+    await assert.rejects(job.progress(0.5, null as never), /the note is a text, not null/);
+    await job.progress(undefined as never, "on", { checkpoint: 1 });
+    throw new Error("broken");
+  });
+  (await server.opened()).deliver(delivery("h-1"));
+  const end = await server.settled("h-1");
+  assert.equal(end.$case === "fail" && end.value.message, "broken");
+  const said = server.acks.flatMap(({ items }) => items).flatMap(({ outcome }) => outcome ?? []);
+  const [progress] = said.flatMap((outcome) => (outcome.$case === "extend" ? [outcome.value.progress] : []));
+  assert.deepEqual(progress, { fraction: undefined, note: "on", checkpoint: "1" });
+});
+
 test("a checkpoint that is too large or no JSON is the handler's mistake", async (t) => {
   const server = await scripted(t);
   await working(server, async (job) => {

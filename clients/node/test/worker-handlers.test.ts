@@ -40,6 +40,9 @@ function failed(error: unknown, ...signals: AbortSignal[]) {
 
 class BadFile extends FailForGood {}
 class Odd extends TypeError {}
+class Named extends Error {
+  static override readonly name = 7 as never;
+}
 
 test("an error's class, message and stack are told, and those of its causes", () => {
   const cause = new Odd("the cause", { cause: "a text" });
@@ -87,6 +90,7 @@ test("anything may be thrown", () => {
     [new AggregateError([new Error("one"), new Error("two")]), "AggregateError", /^one; two$/],
     [new AggregateError([new Odd("only")]), "Odd", /^only$/],
     [hostile, "Error", /cannot be shown/],
+    [new Named("x"), "7", /^x$/],
   ];
   for (const [error, type, message] of cases) {
     const outcome = failed(error);
@@ -94,6 +98,18 @@ test("anything may be thrown", () => {
     assert.match(outcome.message, message);
     assert.equal(ackItem("h", outcome).outcome?.$case, "fail");
   }
+});
+
+test("the errors that an error gathers are told too", async () => {
+  const all = await Promise.any([Promise.reject(new Odd("one")), Promise.reject("two")]).catch(
+    (error: unknown) => error,
+  );
+  const { type, message, trace } = failed(new Error("no mirror", { cause: all }));
+  assert.deepEqual([type, message], ["Error", "no mirror"]);
+  assert.match(
+    trace,
+    /no mirror\n.*Caused by: AggregateError: .*\nOne of its errors: .*one\n.*One of its errors: two$/s,
+  );
 });
 
 test("an error that is its own cause is told once", () => {
@@ -190,7 +206,8 @@ test("a result that JSON cannot carry fails the job for good, since running it a
 });
 
 test("a pause is 0 s to 7 days", () => {
-  for (const bad of [-1, Number.NaN, 8 * 24 * 3600, Number.POSITIVE_INFINITY]) {
+  // A text, as the header Retry-After is one.
+  for (const bad of [-1, Number.NaN, 8 * 24 * 3600, Number.POSITIVE_INFINITY, "7" as never]) {
     assert.throws(() => new RetryIn(bad), RangeError);
     assert.throws(() => new ReleaseJob(bad), RangeError);
   }
@@ -222,8 +239,11 @@ test("every end is reported, and none harms the worker", async (t) => {
     later: () => Promise.reject(new RetryIn(7, "not yet")),
     back: () => Promise.reject(new ReleaseJob(2)),
     bigint: async () => 1n,
+    text: () => Promise.reject(new RetryIn("7" as never)),
+    changed: () => Promise.reject(Object.assign(new RetryIn(7, "not yet"), { seconds: Number.NaN })),
+    undone: () => Promise.reject(Object.assign(new ReleaseJob(2), { delay: "2" })),
   };
-  await working(server, (job: Job) => ends[job.data as string]?.(job), { concurrency: 10 });
+  await working(server, (job: Job) => ends[job.data as string]?.(job), { concurrency: 20 });
   const stream = await server.opened();
   stream.deliver(...Object.keys(ends).map((end) => delivery(end, end)), delivery("no-json", null, { data: "{" }));
   const said: Record<string, unknown> = {};
@@ -242,6 +262,9 @@ test("every end is reported, and none harms the worker", async (t) => {
   assert.deepEqual(said.back, { $case: "release", delay: seconds(2) });
   assert.equal((said.bigint as { type: string }).type, "BadResult");
   assert.equal((said["no-json"] as { type: string }).type, "SyntaxError");
+  assert.equal((said.text as { type: string }).type, "RangeError");
+  assert.deepEqual(said.changed, { ...fail, type: "RetryIn", message: "not yet" });
+  assert.deepEqual(said.undone, { $case: "release", delay: undefined });
 });
 
 test("a cancelled job tells its handler why, and ends as it says", async (t) => {

@@ -419,7 +419,14 @@ test("a registration that makes no sense is refused", () => {
   assert.throws(() => worker.batchHandler("s", { size: 0 }, handle), /size 0 of queue 's'/);
   assert.throws(() => worker.batchHandler("s", { size: 2, wait: 61 }, handle), /wait 61 s of queue 's'/);
   assert.throws(() => new Worker("127.0.0.1:1", { stopGrace: -1 }), /stopGrace -1/);
-  assert.throws(() => new Worker("127.0.0.1:1", { heartbeatInterval: Number.NaN }), /no span of time/);
+  assert.throws(() => new Worker("127.0.0.1:1", { heartbeatInterval: Number.NaN }), /heartbeatInterval NaN/);
+  // As JavaScript may have it: from the environment, from a module that is not loaded yet, by a slip.
+  assert.throws(() => new Worker("127.0.0.1:1", { stopGrace: "5" as never }), /stopGrace 5: it must be a number/);
+  for (const queue of [undefined, null, 5, {}, ["s", undefined]]) {
+    assert.throws(() => worker.handler(queue as never, handle), /^TypeError: a handler's queue is given by its name/);
+  }
+  assert.throws(() => worker.handler({ queue: "s", weight: 1.5 }, handle), /weight 1.5 of queue 's' must be a whole/);
+  assert.throws(() => Reflect.apply(worker.handler, worker, ["s"]), /is not a function/);
 });
 
 test("an Ack that the server answers with too few results is repeated", async (t) => {

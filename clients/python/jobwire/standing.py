@@ -26,8 +26,8 @@ class Standing:
         """The last event received on the present stream."""
         self.held: dict[str, str] = {}
         """The job ids of the deliveries that the session holds, by handle."""
-        self.told_credits = 0
-        """The credits that the server was told of last."""
+        self.told_credits: int | None = 0
+        """The credits that the server was told of last; None if it may have heard others since."""
         self.heartbeat = 0.0
         self._grace = 0.0
         self._opened = False
@@ -56,6 +56,13 @@ class Standing:
         self._opened = True
         self.changed.set()
 
+    def told(self, session: str, epoch: int, credits: int, *, answered: bool) -> None:
+        """An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one
+        that a resume has overtaken may have counted before or after that.
+        """
+        if session == self.id:
+            self.told_credits = credits if answered and epoch == self.epoch else None
+
     def draining(self, resume_within: float) -> None:
         """The server goes away, and waits so long for a resume."""
         self._grace = resume_within
@@ -83,6 +90,11 @@ class Standing:
         self.epoch = 0
         self.last_sequence = 0
         self.held.clear()
+
+    @property
+    def open(self) -> bool:
+        """Whether the last Subscribe has been answered: until then it may overrule what is said of credits."""
+        return bool(self.id) and self._opened
 
     @property
     def event_due(self) -> float:

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
@@ -22,6 +23,7 @@ pub struct Target {
     address: String,
     tls: Option<ClientTlsConfig>,
     token: Option<String>,
+    actor: Option<String>,
 }
 
 impl From<&str> for Target {
@@ -39,7 +41,7 @@ impl From<String> for Target {
 impl Target {
     /// Host and port, such as `127.0.0.1:50051`, without encryption. `dns:///` before it, as other languages want it, is fine.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), tls: None, token: None }
+        Self { address: address.into(), tls: None, token: None, actor: None }
     }
 
     /// Speak TLS, and trust the authorities that this system trusts.
@@ -58,6 +60,12 @@ impl Target {
     /// Name this token in every call. Without TLS whoever listens can read it.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// For whom calls are made: the name in the record of what operators do.
+    pub fn actor(mut self, name: impl Into<String>) -> Self {
+        self.actor = Some(name.into());
         self
     }
 
@@ -87,6 +95,11 @@ impl Target {
     }
 }
 
+/// Metadata is ASCII.
+fn ascii(text: &str) -> String {
+    text.chars().map(|letter| if matches!(letter, ' '..='~') { letter } else { '?' }).collect()
+}
+
 fn deepest(mut error: &dyn std::error::Error) -> String {
     while let Some(inner) = error.source() {
         error = inner;
@@ -108,6 +121,7 @@ pub(crate) struct Connection {
     /// Cancelled when the channel is left.
     left: CancellationToken,
     authorization: Option<MetadataValue<Ascii>>,
+    actor: Option<MetadataValue<Ascii>>,
 }
 
 impl Connection {
@@ -125,6 +139,7 @@ impl Connection {
             left: CancellationToken::new(),
             endpoint,
             authorization: authorization.transpose()?,
+            actor: target.actor.as_deref().and_then(|name| ascii(name).parse().ok()),
         })
     }
 
@@ -151,6 +166,20 @@ impl Connection {
             request.metadata_mut().insert("authorization", authorization.clone());
         }
         request
+    }
+
+    /// The same, with the name of who operates.
+    pub(crate) fn operators_request<M>(&self, message: M) -> Request<M> {
+        let mut request = self.request(message);
+        if let Some(actor) = &self.actor {
+            request.metadata_mut().insert("x-jobwire-actor", actor.clone());
+        }
+        request
+    }
+
+    /// Calls any method by its path.
+    pub(crate) fn caller(&self) -> Grpc<Channel> {
+        Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     /// Makes a call, repeated with growing pauses within `timeout`.
@@ -185,8 +214,16 @@ impl Connection {
         let mut request = self.request(message);
         // Tells the server; the time that connecting takes is counted here alone.
         request.set_timeout(timeout);
-        let call = tokio::time::timeout(timeout, method(self.stub(), request));
-        match self.left.run_until_cancelled(call).await {
+        self.answered(method(self.stub(), request), timeout).await
+    }
+
+    /// The answer to a call that is made over this connection, or what is wrong.
+    pub(crate) async fn answered<R>(
+        &self,
+        call: impl Future<Output = Result<Response<R>, Status>>,
+        timeout: Duration,
+    ) -> Result<R, Error> {
+        match self.left.run_until_cancelled(tokio::time::timeout(timeout, call)).await {
             Some(Ok(Ok(answer))) => Ok(answer.into_inner()),
             Some(Ok(Err(status))) => Err(Error::from_status(&status, &self.target)),
             Some(Err(_)) | None => Err(Error::no_answer(&self.target)),

@@ -267,9 +267,10 @@ impl Session {
 
     fn subscribe(&mut self) {
         // One credit at least may be named here; an Ack corrects that as soon as the stream is open.
-        self.standing.subscribing(self.credits().max(1));
+        let credits = self.credits().max(1);
+        self.standing.subscribing(credits);
         let mut request = self.request.clone();
-        request.max_in_flight = Some(self.standing.told_credits);
+        request.max_in_flight = Some(credits);
         if self.standing.exists() {
             // Beyond what one call may name, what still runs counts for more than what only waits for an answer.
             let mut held: Vec<&Handle> = self.standing.held.keys().collect();

@@ -23,8 +23,8 @@ pub(crate) struct Standing {
     pub(crate) last_sequence: i64,
     /// The job ids of the deliveries whose settling Ack has not been answered. Nothing else may be named in a resume.
     pub(crate) held: HashMap<Handle, String>,
-    /// The credits that the server was told of last.
-    pub(crate) told_credits: i32,
+    /// The credits that the server was told of last; None if it may have heard others since.
+    pub(crate) told_credits: Option<i32>,
     grace: Duration,
     opened: bool,
     patient: bool,
@@ -40,7 +40,7 @@ impl Standing {
             epoch: 0,
             last_sequence: 0,
             held: HashMap::new(),
-            told_credits: 0,
+            told_credits: None,
             grace: Duration::ZERO,
             opened: false,
             patient: false,
@@ -57,7 +57,7 @@ impl Standing {
     /// A new Subscribe is about to be made.
     pub(crate) fn subscribing(&mut self, credits_told: i32) {
         self.last_sequence = 0;
-        self.told_credits = credits_told;
+        self.told_credits = Some(credits_told);
         self.opened = false;
         self.last_event = Instant::now();
         if self.exists() {
@@ -71,6 +71,19 @@ impl Standing {
         self.epoch = self.epoch.max(opened.epoch);
         self.grace = from_duration(opened.resume_grace).max(3 * from_duration(opened.heartbeat_interval));
         self.opened = true;
+    }
+
+    /// An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one that a resume has overtaken
+    /// may have counted before or after that.
+    pub(crate) fn told(&mut self, session: &str, epoch: i64, credits: i32, answered: bool) {
+        if session == self.id {
+            self.told_credits = (answered && epoch == self.epoch).then_some(credits);
+        }
+    }
+
+    /// Whether the last Subscribe has been answered: until then it may overrule what is said of credits.
+    pub(crate) fn is_open(&self) -> bool {
+        self.exists() && self.opened
     }
 
     /// The server goes away, and waits so long for a resume.

@@ -5,10 +5,15 @@ import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.StatusRuntimeException;
+import java.net.URI;
 import java.time.Duration;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
+import java.util.function.Supplier;
+import java.util.regex.Pattern;
+import jobwire.v1.AdminServiceGrpc;
+import jobwire.v1.AdminServiceGrpc.AdminServiceBlockingStub;
 import jobwire.v1.QueueServiceGrpc;
 import jobwire.v1.QueueServiceGrpc.QueueServiceBlockingStub;
 import jobwire.v1.QueueServiceGrpc.QueueServiceStub;
@@ -18,6 +23,8 @@ import jobwire.v1.QueueServiceGrpc.QueueServiceStub;
  * that helps.
  */
 final class Connection {
+    private static final Pattern WEB = Pattern.compile("https?:", Pattern.CASE_INSENSITIVE);
+
     private final String target;
     private final ManagedChannelBuilder<?> builder;
     private final Token token;
@@ -25,6 +32,7 @@ final class Connection {
     private volatile ManagedChannel channel;
     private volatile QueueServiceBlockingStub blocking;
     private volatile QueueServiceStub async;
+    private volatile AdminServiceBlockingStub admin;
 
     /** For callers that publish and look: calls are spread over all addresses of the name. */
     static Connection forCallers(Endpoint endpoint) {
@@ -41,7 +49,7 @@ final class Connection {
     }
 
     private static ManagedChannelBuilder<?> builder(Endpoint endpoint, String balancing) {
-        return Grpc.newChannelBuilder(endpoint.target(), endpoint.credentials())
+        return Grpc.newChannelBuilder(checked(endpoint.target()), endpoint.credentials())
                 .defaultLoadBalancingPolicy(balancing)
                 // A connection that died unnoticed is found within 40 s, also while no call is under way: proxies and
                 // firewalls forget connections that are idle for a few minutes.
@@ -50,6 +58,22 @@ final class Connection {
                 .keepAliveWithoutCalls(true)
                 // A group of deliveries is 1 MiB, but a single job with all that it carries may be larger.
                 .maxInboundMessageSize(64 * 1024 * 1024);
+    }
+
+    /** Refuses what gRPC would refuse in words of its own, or look for until the time is over. */
+    private static String checked(String target) {
+        boolean fine = target != null && !target.isEmpty() && !WEB.matcher(target).lookingAt();
+        try {
+            // Of such a port gRPC says nothing: the thread dies of it in which the name would be looked up.
+            fine = fine && URI.create("//" + target.substring(target.lastIndexOf('/') + 1)).getPort() <= 0xFFFF;
+        } catch (IllegalArgumentException noAddress) {
+            fine = false;
+        }
+        if (!fine) {
+            throw new IllegalArgumentException(
+                    "target: host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051, not \"" + target + '"');
+        }
+        return target;
     }
 
     private Connection(Endpoint endpoint, ManagedChannelBuilder<?> builder) {
@@ -63,6 +87,7 @@ final class Connection {
         channel = builder.build();
         blocking = QueueServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
         async = QueueServiceGrpc.newStub(channel).withCallCredentials(token);
+        admin = AdminServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
     }
 
     /** The number of the present channel. */
@@ -95,6 +120,11 @@ final class Connection {
         return async;
     }
 
+    /** The stub of what operators do; its calls have no deadline yet. */
+    AdminServiceBlockingStub admin() {
+        return admin;
+    }
+
     /** Makes a call, repeated with growing pauses within {@code timeout}; throws JobwireException. */
     <T> T call(Function<QueueServiceBlockingStub, T> method, Duration timeout) {
         Retrying.Attempts attempts = new Retrying.Attempts(timeout);
@@ -111,9 +141,14 @@ final class Connection {
 
     /** Makes a call once; throws JobwireException. */
     <T> T attempt(Function<QueueServiceBlockingStub, T> method, Duration timeout) {
+        return attempt(() -> method.apply(blocking.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS)));
+    }
+
+    /** Makes once what is called over this connection, whose deadlines are the caller's; throws JobwireException. */
+    <T> T attempt(Supplier<T> calls) {
         connectAtOnce();
         try {
-            return method.apply(blocking.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS));
+            return calls.get();
         } catch (StatusRuntimeException failure) {
             throw Thread.currentThread().isInterrupted()
                     ? Errors.interrupted(target, failure)

@@ -9,6 +9,7 @@ import io.grpc.Status;
 import io.grpc.netty.shaded.io.netty.handler.codec.http2.Http2Exception;
 import io.grpc.protobuf.StatusProto;
 import java.net.ConnectException;
+import java.net.UnknownHostException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -89,6 +90,9 @@ final class Errors {
     private static String why(Status status) {
         String text = Optional.ofNullable(status.getDescription()).orElse(status.getCode().name());
         for (Throwable cause = status.getCause(); cause != null; cause = cause.getCause()) {
+            if (cause instanceof UnknownHostException) {
+                break; // gRPC has said so; Java's own text is the bare name, the second time
+            }
             if (cause.getMessage() != null) {
                 text = cause.getMessage();
             }

@@ -165,7 +165,7 @@ sealed interface Outcome {
     private static String shown(Supplier<String> text) {
         try {
             return Objects.requireNonNullElse(text.get(), "");
-        } catch (RuntimeException broken) {
+        } catch (RuntimeException | Error broken) { // such as a StackOverflowError of causes in a circle
             return "(cannot be shown: " + broken.getClass().getName() + ")";
         }
     }

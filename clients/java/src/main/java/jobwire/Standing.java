@@ -15,6 +15,9 @@ final class Standing {
     /** How long the first event of a stream may take. */
     private static final long OPENING_TIME = Duration.ofSeconds(10).toNanos();
 
+    /** Credits that nobody names. */
+    private static final int UNSURE = -1;
+
     /** The session; empty if there is none. */
     String id = "";
 
@@ -24,7 +27,7 @@ final class Standing {
     /** The last event received on the present stream. */
     long lastSequence;
 
-    /** The credits that the server was told of last. */
+    /** The credits that the server was told of last; {@link #UNSURE} if it may have heard others since. */
     int toldCredits;
 
     /** The job ids of the deliveries that the session holds, by handle. */
@@ -54,6 +57,21 @@ final class Standing {
         long heartbeat = Wire.span(terms.getHeartbeatInterval()).toNanos();
         grace = Math.max(Wire.span(terms.getResumeGrace()).toNanos(), 3 * heartbeat);
         opened = true;
+    }
+
+    /**
+     * An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one that
+     * a resume has overtaken may have counted before or after that.
+     */
+    void told(String session, long of, int credits, boolean answered) {
+        if (session.equals(id)) {
+            toldCredits = answered && of == epoch ? credits : UNSURE;
+        }
+    }
+
+    /** Whether the last Subscribe has been answered: until then it may overrule what is said of credits. */
+    boolean open() {
+        return !id.isEmpty() && opened;
     }
 
     /** The server goes away, and waits so long for a resume. */

@@ -121,7 +121,11 @@ public final class Worker implements AutoCloseable {
         stop(again);
     }
 
-    /** Starts to work in the background, in a program that ends the worker itself: with {@link #close}. */
+    /**
+     * Starts to work in the background, in a program that ends the worker itself: with {@link #close}.
+     *
+     * @throws IllegalArgumentException the endpoint's target is no address
+     */
     public synchronized void start() {
         if (posts.isEmpty()) {
             throw new IllegalStateException("this worker has no handlers: register one with handle(queue, …)");
