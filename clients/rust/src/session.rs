@@ -105,7 +105,7 @@ impl Session {
     ) -> Self {
         let (sender, words) = mpsc::unbounded_channel();
         Self {
-            connection,
+            connection: connection.apart(),
             queue: request.queues.join(", "),
             request,
             signals,
@@ -206,9 +206,9 @@ impl Session {
             self.quiet = true;
         }
         if !matches!(self.stream, Stream::None) && self.standing.event_due() <= now {
-            tracing::warn!("queue {}: the stream is silent; resuming", self.queue);
-            // It may be the connection, which a dead peer keeps as it is until a keepalive fails.
-            self.connection.renew();
+            tracing::warn!("queue {}: the stream is silent; resuming over another connection", self.queue);
+            self.standing.fell_silent();
+            self.connection.leave();
             self.end_stream();
         }
         if self.standing.exists() && self.standing.sign_due() <= now {
