@@ -36,12 +36,21 @@ type stage struct {
 func onStage(t *testing.T) *stage {
 	t.Helper()
 	t.Parallel()
+	server := scriptedServer(t)
+	return stageAt(t, server, server.address, "work")
+}
+
+// stageAt is a worker with a handler for each of these queues, that finds the server at this address.
+func stageAt(t *testing.T, server *scripted, address string, queues ...string) *stage {
+	t.Helper()
 	s := &stage{
-		scripted: scriptedServer(t), t: t, log: &logged{}, started: make(chan string, 100), ended: make(chan error, 1),
+		scripted: server, t: t, log: &logged{}, started: make(chan string, 100), ended: make(chan error, 1),
 		finish: map[string]chan any{}, stops: map[string]chan StopReason{},
 	}
-	worker := NewWorker(s.address, WorkerOptions{Logger: s.log.logger(), StopGrace: -1})
-	worker.Handle("work", 3, s.handle)
+	worker := NewWorker(address, WorkerOptions{Logger: s.log.logger(), StopGrace: -1})
+	for _, queue := range queues {
+		worker.Handle(queue, 3, s.handle)
+	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
 	go func() { s.ended <- worker.Run(ctx) }()

@@ -46,6 +46,12 @@ def opens_a_new_session() -> None:
     session.Session._refused = lost  # type: ignore[method-assign]
 
 
+def stays_on_a_dead_connection() -> None:
+    async def stay(_: Connection, line: int) -> None: ...
+
+    Connection.leave = stay  # type: ignore[method-assign]
+
+
 def ignores_stop() -> None:
     Crew.stop = lambda *_: None  # type: ignore[method-assign]
 

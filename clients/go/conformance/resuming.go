@@ -29,7 +29,8 @@ type resuming struct {
 func (r *resuming) about() any {
 	return map[string]any{"client": "go", "form": "resuming", "claims": []string{
 		"publish", "republish", "deliver", "ack", "fail", "retry", "stale-lease", "extend", "cancel", "resume-after-cut", "resume-elsewhere",
-		"drain", "slow-reader", "server-restart", "storm", "oversize", "bad-token", "tls", "progress", "sigterm", "wrong-port", "no-tls",
+		"peer-vanishes", "drain", "slow-reader", "server-restart", "storm", "oversize", "bad-token", "tls", "progress", "sigterm",
+		"wrong-port", "no-tls",
 		"older-server", "newer-server", "draining-server", "gone-server",
 		"refused-progress", "checkpoint-first", "unanswered-stop", "lost-lease", "unsure-credits", "receipt",
 	}}

@@ -29,10 +29,10 @@ import jobwire.Worker;
 final class LibrarySubject implements Driver.Subject {
     private static final List<String> CLAIMS = List.of(
             "publish", "republish", "oversize", "deliver", "ack", "fail", "retry", "progress", "sigterm", "stale-lease",
-            "extend", "cancel", "slow-reader", "resume-after-cut", "resume-elsewhere", "drain", "server-restart",
-            "storm", "bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server", "draining-server",
-            "gone-server", "refused-progress", "checkpoint-first", "unanswered-stop", "lost-lease", "unsure-credits",
-            "receipt");
+            "extend", "cancel", "slow-reader", "resume-after-cut", "resume-elsewhere", "peer-vanishes", "drain",
+            "server-restart", "storm", "bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server",
+            "draining-server", "gone-server", "refused-progress", "checkpoint-first", "unanswered-stop", "lost-lease",
+            "unsure-credits", "receipt");
 
     private final Runnable onOver;
     private final Runs<Job> runs = new Runs<>();

@@ -24,7 +24,7 @@ const CLAIMS = [
   ...["publish", "republish", "oversize"],
   ...["deliver", "ack", "fail", "retry", "progress", "sigterm"],
   ...["stale-lease", "extend", "cancel", "slow-reader"],
-  ...["resume-after-cut", "resume-elsewhere", "drain", "server-restart", "storm"],
+  ...["resume-after-cut", "resume-elsewhere", "peer-vanishes", "drain", "server-restart", "storm"],
   ...["bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server", "draining-server", "gone-server"],
   ...["refused-progress", "checkpoint-first", "unanswered-stop", "lost-lease", "unsure-credits", "receipt"],
 ];

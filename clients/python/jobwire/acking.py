@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
 from jobwire.connection import Connection
 from jobwire.convert import progress_message
+from jobwire.credentials import Metadata
 from jobwire.errors import Aborted, InternalError, InvalidArgument, JobwireError, ResourceExhausted
 from jobwire.model import Progress
 from jobwire.outcome import JUST_COMPLETED, Failed, Released, Settling, StopReason, ack_item, bad_result
@@ -183,9 +184,13 @@ class Acker:
             session_id=self._standing.id, last_sequence=self._standing.last_sequence, close_session=True
         )
         try:
-            await self._connection.call(self._connection.queue.Ack, request, within)
+            await self._connection.call(self._ack, request, within)
         except JobwireError as error:
             log.warning("could not close session %s, it ends by itself: %s", self._standing.id, error)
+
+    def _ack(self, request: pb.AckRequest, *, timeout: float, metadata: Metadata | None) -> Awaitable[pb.AckResponse]:
+        """Make the call, over the connection as it is now: between two attempts it may be left for another one."""
+        return self._connection.queue.Ack(request, timeout=timeout, metadata=metadata)
 
     async def run(self) -> None:
         """Send until cancelled."""

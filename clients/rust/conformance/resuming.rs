@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::lines::{confused, said, say, seconds, shown_job, shown_results, started, text};
 
 const CLAIMS: &str = "publish republish oversize deliver ack fail retry progress sigterm stale-lease extend cancel \
-    slow-reader resume-after-cut resume-elsewhere drain server-restart storm bad-token tls no-tls wrong-port \
-    older-server newer-server draining-server gone-server refused-progress checkpoint-first \
+    slow-reader resume-after-cut resume-elsewhere peer-vanishes drain server-restart storm bad-token tls no-tls \
+    wrong-port older-server newer-server draining-server gone-server refused-progress checkpoint-first \
     unanswered-stop lost-lease unsure-credits receipt";
 
 /// How a handler is to end.
