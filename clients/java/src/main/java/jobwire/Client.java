@@ -34,7 +34,7 @@ public final class Client implements AutoCloseable {
      */
     public Client(Endpoint endpoint, Duration timeout) {
         this.connection = Connection.forCallers(endpoint);
-        this.timeout = timeout;
+        this.timeout = Wire.wait(timeout);
     }
 
     /**

@@ -28,6 +28,9 @@ final class Wire {
     /** How many jobs or statements one Publish or Ack call may carry. */
     static final int MAX_CALL_ITEMS = 1000;
 
+    /** Longer than anybody waits, and not too long for {@code System.nanoTime}. */
+    private static final Duration FOREVER = Duration.ofDays(36_500);
+
     private static final JsonMapper JSON = JsonMapper.builder()
             // A publisher that is newer than the worker may say more.
             .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
@@ -105,6 +108,11 @@ final class Wire {
                 .map(point -> point == 0 || (point >= 0xD800 && point <= 0xDFFF) ? 0xFFFD : point)
                 .forEach(clean::appendCodePoint);
         return clean.toString();
+    }
+
+    /** How long to wait: a span without end, such as that of {@code ChronoUnit.FOREVER}, as one that can be counted. */
+    static Duration wait(Duration span) {
+        return span.compareTo(FOREVER) > 0 ? FOREVER : span;
     }
 
     static com.google.protobuf.Duration duration(Duration span) {

@@ -55,7 +55,7 @@ public final class Worker implements AutoCloseable {
      * back, which takes up to 4 s more; keep the sum below what your platform grants after SIGTERM.
      */
     public Worker stopGrace(Duration grace) {
-        this.stopGrace = grace;
+        this.stopGrace = Wire.wait(grace);
         return this;
     }
 
