@@ -7,6 +7,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -62,18 +64,30 @@ type connection struct {
 	target  string
 	channel *grpc.ClientConn
 	queue   jobwirev1.QueueServiceClient
+	closed  atomic.Bool
 }
 
 // connect prepares a connection; nothing is sent yet.
 func connect(target, balancing string, config *tls.Config, said *bearer) (*connection, error) {
+	refused := invalid("target", fmt.Sprintf("host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051, not %q", target))
+	refused.Message = "target: " + refused.Message
+	// gRPC would take these for strange names, and look for them until the time is over.
+	scheme, _, _ := strings.Cut(strings.ToLower(target), "://")
+	if target == "" || scheme == "http" || scheme == "https" {
+		return nil, refused
+	}
 	channel, err := grpc.NewClient(target, dialOptions(balancing, config, said)...)
 	if err != nil {
-		return nil, fmt.Errorf("%q is no address of a server, such as 127.0.0.1:50051: %w", target, err)
+		refused.Message = fmt.Sprintf("%s: %v", refused.Message, err)
+		return nil, refused
 	}
-	return &connection{target, channel, jobwirev1.NewQueueServiceClient(channel)}, nil
+	return &connection{target: target, channel: channel, queue: jobwirev1.NewQueueServiceClient(channel)}, nil
 }
 
-func (c *connection) close() { _ = c.channel.Close() }
+func (c *connection) close() {
+	c.closed.Store(true)
+	_ = c.channel.Close()
+}
 
 // method is one of a stub's.
 type method[Request, Response any] func(context.Context, Request, ...grpc.CallOption) (Response, error)
@@ -114,6 +128,9 @@ func attempt[Request, Response any](
 	defer cancel()
 	response, err := method(ctx, request)
 	if err != nil {
+		if c.closed.Load() {
+			return response, closedError(c.target)
+		}
 		return response, errorFrom(err, c.target)
 	}
 	return response, nil
