@@ -30,7 +30,7 @@ type operating struct {
 // Invoke makes a unary call; it returns an *Error, or why ctx was cancelled.
 func (o operating) Invoke(ctx context.Context, name string, request, response any, options ...grpc.CallOption) error {
 	invoke := func(ctx context.Context, request any, _ ...grpc.CallOption) (any, error) {
-		return response, o.channel.Invoke(ctx, name, request, response, options...)
+		return response, o.connection.Invoke(ctx, name, request, response, options...)
 	}
 	if repeatable(name) {
 		_, err := call(ctx, o.connection, o.timeout, invoke, request)
@@ -48,7 +48,7 @@ func (o operating) Invoke(ctx context.Context, name string, request, response an
 
 // NewStream is there for what a later contract may have: AdminService has no streams.
 func (o operating) NewStream(ctx context.Context, description *grpc.StreamDesc, name string, options ...grpc.CallOption) (grpc.ClientStream, error) {
-	return o.channel.NewStream(ctx, description, name, options...)
+	return o.connection.NewStream(ctx, description, name, options...)
 }
 
 // repeatable says whether the contract calls a method, by its path, idempotent.

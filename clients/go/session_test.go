@@ -36,12 +36,21 @@ type stage struct {
 func onStage(t *testing.T) *stage {
 	t.Helper()
 	t.Parallel()
+	server := scriptedServer(t)
+	return stageAt(t, server, server.address, "work")
+}
+
+// stageAt is a worker with a handler for each of these queues, that finds the server at this address.
+func stageAt(t *testing.T, server *scripted, address string, queues ...string) *stage {
+	t.Helper()
 	s := &stage{
-		scripted: scriptedServer(t), t: t, log: &logged{}, started: make(chan string, 100), ended: make(chan error, 1),
+		scripted: server, t: t, log: &logged{}, started: make(chan string, 100), ended: make(chan error, 1),
 		finish: map[string]chan any{}, stops: map[string]chan StopReason{},
 	}
-	worker := NewWorker(s.address, WorkerOptions{Logger: s.log.logger(), StopGrace: -1})
-	worker.Handle("work", 3, s.handle)
+	worker := NewWorker(address, WorkerOptions{Logger: s.log.logger(), StopGrace: -1})
+	for _, queue := range queues {
+		worker.Handle(queue, 3, s.handle)
+	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
 	go func() { s.ended <- worker.Run(ctx) }()
@@ -437,6 +446,25 @@ func TestADrainIsNoReasonToStopAHandler(t *testing.T) {
 	stage.end("job", 1)
 	if item := stage.settled(t, "job"); item.GetComplete() == nil || !slices.Equal(resumed.request.Resume.Held, []string{"job"}) {
 		t.Errorf("%v after %v", item, resumed.request)
+	}
+}
+
+// Credits that are told before a resume is answered may be forgotten by it.
+func TestThatNothingMoreIsTakenIsSaidWhenTheResumeIsAnswered(t *testing.T) {
+	stage := onStage(t)
+	stream := stage.opened("s", "job", "other")
+	stream.send(t, &jobwirev1.SubscribeResponse{Event: &jobwirev1.SubscribeResponse_Quiet{Quiet: &jobwirev1.Quiet{}}})
+	quiet := func(ack *jobwirev1.AckRequest) bool { return ack.MaxInFlight != nil && *ack.MaxInFlight == 0 }
+	stage.heard(t, "no more credits", quiet)
+	stream.end <- refusal(codes.Unavailable)
+	resumed := receive(t, stage.streams)
+	stage.end("other", 1)
+	stage.settled(t, "other")
+	resumed.open(t, "s")
+	stage.heard(t, "no more credits", func(ack *jobwirev1.AckRequest) bool { return quiet(ack) && ack.LastSequence == 1 })
+	stage.end("job", 1)
+	if err := receive(t, stage.ended); err != nil {
+		t.Error(err)
 	}
 }
 

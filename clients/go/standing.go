@@ -30,8 +30,10 @@ type standing struct {
 	// Told when the terms change, so that whoever sleeps until a time reckoned from them looks again.
 	changed notice
 
-	grace     time.Duration
+	grace time.Duration
+	// Whether the stream is open. Credits that are told while it is being resumed may come too early to count.
 	open      bool
+	patient   bool
 	lastEvent time.Time
 	lastSign  time.Time
 }
@@ -82,24 +84,35 @@ func (s *standing) draining(resumeWithin time.Duration) {
 func (s *standing) event(sequence int64) {
 	s.lastSequence = sequence
 	s.lastEvent = time.Now()
+	if s.open {
+		s.patient = false
+	}
 	s.sign()
 }
 
 // sign: the server gave a sign of life.
 func (s *standing) sign() { s.lastSign = time.Now() }
 
+// fellSilent: the stream was given up since it brought nothing.
+func (s *standing) fellSilent() { s.patient = true }
+
 // lost: the session is over.
 func (s *standing) lost() {
-	s.id, s.epoch, s.lastSequence = "", 0, 0
+	s.id, s.epoch, s.lastSequence, s.open = "", 0, 0, false
 	clear(s.held)
 }
 
-// eventDue is when a stream that brought no event until then is dead: after two thirds of the grace that holds.
+// eventDue is when a stream that brought no event until then is given up, and its connection with it: after half of the grace that
+// holds. What is left of the time until signDue is for the resume, of which handlers then notice nothing. A stream that follows a
+// silent one has all that time, or a delivery that takes so long on a slow line would never arrive.
 func (s *standing) eventDue() time.Time {
-	if !s.open {
+	switch {
+	case !s.open:
 		return s.lastEvent.Add(openingTime)
+	case s.patient:
+		return s.lastEvent.Add(s.silence())
 	}
-	return s.lastEvent.Add(s.silence())
+	return s.lastEvent.Add(s.grace / 2)
 }
 
 // signDue is when handlers are cancelled if nothing was heard of the server until then.

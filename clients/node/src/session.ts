@@ -288,7 +288,7 @@ export class Session {
     return this.#quiet ? 0 : this.#crew.places;
   }
 
-  /** Ends a stream that brings nothing, and stops handlers when nothing at all is heard of the server. */
+  /** Leaves a stream that brings nothing, and stops handlers when nothing at all is heard of the server. */
   async #watch(): Promise<void> {
     const standing = this.#standing;
     while (!this.#over.up) {
@@ -297,8 +297,10 @@ export class Session {
         if (standing.eventDue > now()) {
           dues.push(standing.eventDue);
         } else {
-          this.#logger.warn(`queue ${this.#queue}: the stream is silent; resuming`);
+          this.#logger.warn(`queue ${this.#queue}: the stream is silent; resuming over another connection`);
+          standing.fellSilent();
           this.#stream.cancel();
+          this.#connection.leave(this.#stream.line);
         }
       }
       if (standing.id) {

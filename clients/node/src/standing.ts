@@ -26,6 +26,7 @@ export class Standing {
   readonly changed = new Flag();
   #grace = 0;
   #opened = false;
+  #patient = false;
   #lastEvent = 0;
   #lastSign = 0;
 
@@ -66,12 +67,18 @@ export class Standing {
   event(sequence: number): void {
     this.lastSequence = sequence;
     this.#lastEvent = now();
+    if (this.#opened) this.#patient = false;
     this.sign();
   }
 
   /** The server gave a sign of life. */
   sign(): void {
     this.#lastSign = now();
+  }
+
+  /** The stream was given up since it brought nothing. */
+  fellSilent(): void {
+    this.#patient = true;
   }
 
   /** The session is over. */
@@ -87,9 +94,16 @@ export class Standing {
     return this.id !== "" && this.#opened;
   }
 
-  /** When a stream that brought no event until then is dead: after two thirds of the grace that holds. */
+  /**
+   * When a stream that brought no event until then is given up, and its connection with it.
+   *
+   * After half of the grace that holds: what is left of the time until `signDue` is for the resume, of which handlers then notice
+   * nothing. A stream that follows a silent one has all that time, or a delivery that takes so long on a slow line would never
+   * arrive.
+   */
   get eventDue(): number {
-    return this.#lastEvent + (this.#opened ? this.#silence : OPENING_TIME);
+    if (!this.#opened) return this.#lastEvent + OPENING_TIME;
+    return this.#lastEvent + (this.#patient ? this.#silence : this.#grace / 2);
   }
 
   /** When handlers are stopped if nothing was heard of the server until then. */

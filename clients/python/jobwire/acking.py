@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
 from jobwire.connection import Connection
 from jobwire.convert import progress_message
+from jobwire.credentials import Metadata
 from jobwire.errors import Aborted, InternalError, InvalidArgument, JobwireError, ResourceExhausted
 from jobwire.model import Progress
 from jobwire.outcome import JUST_COMPLETED, Failed, Released, Settling, StopReason, ack_item, bad_result
@@ -183,9 +184,13 @@ class Acker:
             session_id=self._standing.id, last_sequence=self._standing.last_sequence, close_session=True
         )
         try:
-            await self._connection.call(self._connection.queue.Ack, request, within)
+            await self._connection.call(self._ack, request, within)
         except JobwireError as error:
             log.warning("could not close session %s, it ends by itself: %s", self._standing.id, error)
+
+    def _ack(self, request: pb.AckRequest, *, timeout: float, metadata: Metadata | None) -> Awaitable[pb.AckResponse]:
+        """Make the call, over the connection as it is now: between two attempts it may be left for another one."""
+        return self._connection.queue.Ack(request, timeout=timeout, metadata=metadata)
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -247,19 +252,19 @@ class Acker:
         # Only here, since alike statements are one object.
         for handle, item in zip(items, request.items, strict=True):
             item.handle = handle
-        credits = self._credits_wanted() if self._credits_due() else None
-        if credits is not None:
-            request.max_in_flight = credits
+        places = self._credits_wanted() if self._credits_due() else None
+        if places is not None:
+            request.max_in_flight = places
         # Not those that say something newer than the items of a group that is being taken apart.
         sent = {handle: each for handle, each in self._extensions.items() if items.get(handle) is each.item}
         try:
             response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
         except JobwireError as error:
-            if credits is not None:
-                standing.told(session, epoch, credits, answered=False)
+            if places is not None:
+                standing.told(session, epoch, places, answered=False)
             return await self._sort_out(items, error)
-        if credits is not None:
-            standing.told(session, epoch, credits, answered=True)
+        if places is not None:
+            standing.told(session, epoch, places, answered=True)
         settled: list[str] = []
         for (handle, item), result in zip(items.items(), response.results, strict=True):
             if item is not JUST_COMPLETED and item.HasField("extend"):

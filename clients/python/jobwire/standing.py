@@ -31,6 +31,7 @@ class Standing:
         self.heartbeat = 0.0
         self._grace = 0.0
         self._opened = False
+        self._patient = False
         self._last_event = 0.0
         self._last_sign = 0.0
         self.changed = asyncio.Event()
@@ -55,12 +56,14 @@ class Standing:
         self._opened = True
         self.changed.set()
 
-    def told(self, session: str, epoch: int, credits: int, *, answered: bool) -> None:
-        """An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one
-        that a resume has overtaken may have counted before or after that.
+    def told(self, session: str, epoch: int, places: int, *, answered: bool) -> None:
+        """An Ack of that session and epoch has named its places as credits.
+
+        It may have counted though it was not answered; and one that a resume has overtaken may have counted before or
+        after that.
         """
         if session == self.id:
-            self.told_credits = credits if answered and epoch == self.epoch else None
+            self.told_credits = places if answered and epoch == self.epoch else None
 
     def draining(self, resume_within: float) -> None:
         """The server goes away, and waits so long for a resume."""
@@ -71,11 +74,17 @@ class Standing:
         """An event arrived."""
         self.last_sequence = sequence
         self._last_event = _now()
+        if self._opened:
+            self._patient = False
         self.sign()
 
     def sign(self) -> None:
         """The server gave a sign of life."""
         self._last_sign = _now()
+
+    def fell_silent(self) -> None:
+        """The stream was given up since it brought nothing."""
+        self._patient = True
 
     def lost(self) -> None:
         """The session is over."""
@@ -91,8 +100,15 @@ class Standing:
 
     @property
     def event_due(self) -> float:
-        """When a stream that brought no event until then is dead: after two thirds of the grace that holds."""
-        return self._last_event + (self._silence if self._opened else OPENING_TIME)
+        """When a stream that brought no event until then is given up, and its connection with it.
+
+        After half of the grace that holds: what is left of the time until `sign_due` is for the resume, of which
+        handlers then notice nothing. A stream that follows a silent one has all that time, or a delivery that takes so
+        long on a slow line would never arrive.
+        """
+        if not self._opened:
+            return self._last_event + OPENING_TIME
+        return self._last_event + (self._silence if self._patient else self._grace / 2)
 
     @property
     def sign_due(self) -> float:

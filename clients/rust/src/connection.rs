@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -126,7 +127,7 @@ fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Error> {
 
 pub(crate) type Stub = QueueServiceClient<Channel>;
 
-/// One connection, made with the first call and again whenever it breaks. Clones share it.
+/// One connection, made with the first call and again whenever it breaks. Clones share it until one of them leaves it.
 ///
 /// It is to one address: a name is looked up at each connect, and Acks go to the replica that serves the worker's stream.
 /// tonic has no backoff of its own; the pauses between our calls are what spares a server that is coming back.
@@ -135,6 +136,8 @@ pub(crate) struct Connection {
     pub(crate) target: String,
     endpoint: Endpoint,
     channel: Channel,
+    /// Cancelled when the channel is left.
+    left: CancellationToken,
     authorization: Option<MetadataValue<Ascii>>,
     actor: Option<MetadataValue<Ascii>>,
 }
@@ -147,14 +150,22 @@ impl Connection {
         Ok(Self {
             target: target.address.clone(),
             channel: endpoint.connect_lazy(),
+            left: CancellationToken::new(),
             endpoint,
             authorization: authorization.transpose()?,
             actor: target.actor.as_deref().and_then(|name| ascii(name).parse().ok()),
         })
     }
 
-    /// The next call goes over a new connection: this one may be dead without either end having noticed.
-    pub(crate) fn renew(&mut self) {
+    /// One that may be left without those that share it.
+    pub(crate) fn apart(self) -> Self {
+        Self { left: CancellationToken::new(), ..self }
+    }
+
+    /// Goes on over a new connection, since this one may be dead without anybody having said so. Calls that are under way end without an answer.
+    pub(crate) fn leave(&mut self) {
+        self.left.cancel();
+        self.left = CancellationToken::new();
         self.channel = self.endpoint.connect_lazy();
     }
 
@@ -226,10 +237,10 @@ impl Connection {
         call: impl Future<Output = Result<Response<R>, Status>>,
         timeout: Duration,
     ) -> Result<R, Error> {
-        match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(Error::from_status(&status, &self.target)),
-            Err(_) => Err(Error::no_answer(&self.target)),
+        match self.left.run_until_cancelled(tokio::time::timeout(timeout, call)).await {
+            Some(Ok(Ok(answer))) => Ok(answer.into_inner()),
+            Some(Ok(Err(status))) => Err(Error::from_status(&status, &self.target)),
+            Some(Err(_)) | None => Err(Error::no_answer(&self.target)),
         }
     }
 }

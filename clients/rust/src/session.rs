@@ -20,11 +20,11 @@ use crate::crew::{Crew, Handler, Run};
 use crate::errors::Error;
 use crate::job::{Handle, Word};
 use crate::outcome::{Outcome, StopReason, settling};
-use crate::retrying::Backoff;
+use crate::retrying::{Backoff, end_of};
 use crate::standing::Standing;
 use crate::v1::subscribe_response::Event;
 use crate::v1::{AckRequest, Delivery, Draining, Resume, SessionOpened, SubscribeRequest, SubscribeResponse};
-use crate::wire::{MAX_CALL_ITEMS, end_of, from_duration};
+use crate::wire::{MAX_CALL_ITEMS, from_duration};
 
 /// How long handlers may take to end after they were told to because the worker stops.
 const TIME_TO_END: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ impl Session {
     ) -> Self {
         let (sender, words) = mpsc::unbounded_channel();
         Self {
-            connection,
+            connection: connection.apart(),
             queue: request.queues.join(", "),
             request,
             signals,
@@ -206,9 +206,9 @@ impl Session {
             self.quiet = true;
         }
         if !matches!(self.stream, Stream::None) && self.standing.event_due() <= now {
-            tracing::warn!("queue {}: the stream is silent; resuming", self.queue);
-            // It may be the connection, which a dead peer keeps as it is until a keepalive fails.
-            self.connection.renew();
+            tracing::warn!("queue {}: the stream is silent; resuming over another connection", self.queue);
+            self.standing.fell_silent();
+            self.connection.leave();
             self.end_stream();
         }
         if self.standing.exists() && self.standing.sign_due() <= now {

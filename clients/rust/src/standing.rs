@@ -27,6 +27,7 @@ pub(crate) struct Standing {
     pub(crate) told_credits: Option<i32>,
     grace: Duration,
     opened: bool,
+    patient: bool,
     last_event: Instant,
     last_sign: Instant,
 }
@@ -42,6 +43,7 @@ impl Standing {
             told_credits: None,
             grace: Duration::ZERO,
             opened: false,
+            patient: false,
             last_event: now,
             last_sign: now,
         }
@@ -93,12 +95,20 @@ impl Standing {
     pub(crate) fn event(&mut self, sequence: i64) {
         self.last_sequence = sequence;
         self.last_event = Instant::now();
+        if self.opened {
+            self.patient = false;
+        }
         self.sign();
     }
 
     /// The server gave a sign of life.
     pub(crate) fn sign(&mut self) {
         self.last_sign = Instant::now();
+    }
+
+    /// The stream was given up since it brought nothing.
+    pub(crate) fn fell_silent(&mut self) {
+        self.patient = true;
     }
 
     /// The session is over.
@@ -109,9 +119,17 @@ impl Standing {
         self.held.clear();
     }
 
-    /// When a stream that brought no event until then is dead: after two thirds of the grace that holds.
+    /// When a stream that brought no event until then is given up, and its connection with it.
+    ///
+    /// After half of the grace that holds: what is left of the time until `sign_due` is for the resume, of which handlers then notice nothing.
+    /// A stream that follows a silent one has all that time, or a delivery that takes so long on a slow line would never arrive.
     pub(crate) fn event_due(&self) -> Instant {
-        self.last_event + if self.opened { self.silence() } else { OPENING_TIME }
+        self.last_event
+            + match (self.opened, self.patient) {
+                (false, _) => OPENING_TIME,
+                (true, true) => self.silence(),
+                (true, false) => self.grace / 2,
+            }
     }
 
     /// When handlers are told to stop if nothing was heard of the server until then.

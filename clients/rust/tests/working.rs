@@ -220,6 +220,27 @@ async fn a_stop_lets_handlers_finish_and_reports_it_before_it_ends() {
 }
 
 #[tokio::test]
+async fn a_grace_without_end_lets_handlers_finish() {
+    let (queue, begun, go_on) = (queue(), Gate::new(), Gate::new());
+    let (starts, goes_on) = (begun.clone(), go_on.clone());
+    let worker = Worker::new(server()).stop_grace(Duration::MAX).handler(&queue, 1, move |_| {
+        let (starts, goes_on) = (starts.clone(), goes_on.clone());
+        async move {
+            starts.open();
+            goes_on.pass().await;
+            Ok(7)
+        }
+    });
+    let worker = Running::start(worker);
+    let job = client().with_timeout(Duration::MAX).publish(&queue, NewJob::new(&1).unwrap()).await.unwrap().job_id;
+    begun.pass().await;
+    worker.stopper.stop();
+    go_on.open();
+    worker.ends().await.unwrap();
+    assert_eq!(finished(&queue, &job).await.output, "7");
+}
+
+#[tokio::test]
 async fn a_handler_that_does_not_stop_is_dropped_and_its_job_given_back() {
     let (queue, begun) = (queue(), Gate::new());
     let given = begun.clone();

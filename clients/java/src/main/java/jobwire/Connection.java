@@ -19,19 +19,25 @@ import jobwire.v1.QueueServiceGrpc;
 import jobwire.v1.QueueServiceGrpc.QueueServiceBlockingStub;
 import jobwire.v1.QueueServiceGrpc.QueueServiceStub;
 
-/** The channel to Jobwire: its settings, its stubs, and calls that are repeated where that helps. */
+/**
+ * The channel to Jobwire, which may be left for another one: its settings, its stubs, and calls that are repeated where
+ * that helps.
+ */
 final class Connection {
     private static final Pattern WEB = Pattern.compile("https?:", Pattern.CASE_INSENSITIVE);
 
     private final String target;
-    private final ManagedChannel channel;
+    private final ManagedChannelBuilder<?> builder;
+    private final Token token;
 
     /** Each call that somebody waits for has a permit; who gets all of them knows that there is none. */
     private final Semaphore underWay = new Semaphore(Integer.MAX_VALUE);
 
-    private final QueueServiceBlockingStub blocking;
-    private final QueueServiceStub async;
-    private final AdminServiceBlockingStub admin;
+    private volatile int line;
+    private volatile ManagedChannel channel;
+    private volatile QueueServiceBlockingStub blocking;
+    private volatile QueueServiceStub async;
+    private volatile AdminServiceBlockingStub admin;
 
     /** For callers that publish and look: calls are spread over all addresses of the name. */
     static Connection forCallers(Endpoint endpoint) {
@@ -77,11 +83,35 @@ final class Connection {
 
     private Connection(Endpoint endpoint, ManagedChannelBuilder<?> builder) {
         target = endpoint.target();
+        this.builder = builder;
+        token = endpoint.token() == null ? null : new Token(endpoint.token());
+        open();
+    }
+
+    private void open() {
         channel = builder.build();
-        Token token = endpoint.token() == null ? null : new Token(endpoint.token());
         blocking = QueueServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
         async = QueueServiceGrpc.newStub(channel).withCallCredentials(token);
         admin = AdminServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
+    }
+
+    /** The number of the present channel. */
+    int line() {
+        return line;
+    }
+
+    /**
+     * Goes on over a new channel, since the one of this number may be dead without anybody having said so. What is
+     * under way over the old one ends as unavailable. If it was left before, by somebody else who shares it, nothing
+     * happens.
+     */
+    void leave(int number) {
+        if (number == line) {
+            ManagedChannel left = channel;
+            line = number + 1;
+            open();
+            left.shutdownNow();
+        }
     }
 
     /** Host and port. */
@@ -142,11 +172,6 @@ final class Connection {
         } catch (InterruptedException interrupted) {
             throw Errors.interrupted(target, interrupted);
         }
-    }
-
-    /** Lets the next call make a new connection, since the present one answers no more. */
-    void startOver() {
-        channel.enterIdle();
     }
 
     /**

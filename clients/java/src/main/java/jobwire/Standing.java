@@ -35,6 +35,7 @@ final class Standing {
 
     private long grace;
     private boolean opened;
+    private boolean patient;
     private long lastEvent = System.nanoTime();
     private long lastSign = lastEvent;
 
@@ -82,12 +83,20 @@ final class Standing {
     void event(long sequence) {
         lastSequence = sequence;
         lastEvent = System.nanoTime();
+        if (opened) {
+            patient = false;
+        }
         sign();
     }
 
     /** The server gave a sign of life. */
     void sign() {
         lastSign = System.nanoTime();
+    }
+
+    /** The stream was given up since it brought nothing. */
+    void fellSilent() {
+        patient = true;
     }
 
     /** The session is over. */
@@ -98,9 +107,16 @@ final class Standing {
         held.clear();
     }
 
-    /** How long the stream may still bring nothing before it counts as dead: two thirds of the grace that holds. */
+    /**
+     * How long the stream may still bring nothing before it is given up, and its connection with it.
+     *
+     * <p>Half of the grace that holds: what is left then of {@link #signLeft} is for the resume, of which handlers
+     * notice nothing. A stream that follows a silent one has all that time, or a delivery that takes so long on a slow
+     * line would never arrive.
+     */
     long streamLeft() {
-        return lastEvent + (opened ? silence() : OPENING_TIME) - System.nanoTime();
+        long patience = !opened ? OPENING_TIME : patient ? silence() : grace / 2;
+        return lastEvent + patience - System.nanoTime();
     }
 
     /** How long nothing may still be heard of the server at all before handlers are stopped. */
