@@ -30,7 +30,8 @@ type Client struct {
 }
 
 // NewClient prepares a client for the server at target, host and port; `dns:///host:50051` spreads calls over all addresses of the
-// name. Nothing is sent yet: a server that cannot be reached is found with the first call.
+// name. Nothing is sent yet: a server that cannot be reached is found with the first call. What can be no address, and no token, is
+// refused.
 func NewClient(target string, options Options) (*Client, error) {
 	said, err := bearerOf(options.Token, options.TokenSource, options.Actor)
 	if err != nil {
@@ -43,7 +44,8 @@ func NewClient(target string, options Options) (*Client, error) {
 	return &Client{connection, orDefault(options.Timeout, 10*time.Second)}, nil
 }
 
-// Close closes the connection; calls under way fail.
+// Close closes the connection. Calls that are under way or come later fail with ErrFailedPrecondition and the reason CLOSED. Closing
+// twice is fine.
 func (c *Client) Close() { c.connection.close() }
 
 // Publish stores one job. When it returns without an error, the job is on disk, or the result's Created is false and its Reason says

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -64,17 +65,26 @@ type connection struct {
 	dial    func() (*grpc.ClientConn, error)
 	channel atomic.Pointer[grpc.ClientConn]
 	queue   jobwirev1.QueueServiceClient
+	closed  atomic.Bool
 }
 
 // connect prepares a connection; nothing is sent yet.
 func connect(target, balancing string, config *tls.Config, said *bearer) (*connection, error) {
+	refused := invalid("target", fmt.Sprintf("host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051, not %q", target))
+	refused.Message = "target: " + refused.Message
+	// gRPC would take these for strange names, and look for them until the time is over.
+	scheme, _, _ := strings.Cut(strings.ToLower(target), "://")
+	if target == "" || scheme == "http" || scheme == "https" {
+		return nil, refused
+	}
 	c := &connection{target: target}
 	c.dial = func() (*grpc.ClientConn, error) {
 		return grpc.NewClient(target, dialOptions(balancing, config, said)...)
 	}
 	channel, err := c.dial()
 	if err != nil {
-		return nil, fmt.Errorf("%q is no address of a server, such as 127.0.0.1:50051: %w", target, err)
+		refused.Message = fmt.Sprintf("%s: %v", refused.Message, err)
+		return nil, refused
 	}
 	c.channel.Store(channel)
 	c.queue = jobwirev1.NewQueueServiceClient(c)
@@ -107,7 +117,10 @@ func (c *connection) leave(channel *grpc.ClientConn) {
 	go func() { _ = useless.Close() }()
 }
 
-func (c *connection) close() { _ = c.channel.Load().Close() }
+func (c *connection) close() {
+	c.closed.Store(true)
+	_ = c.channel.Load().Close()
+}
 
 // method is one of a stub's.
 type method[Request, Response any] func(context.Context, Request, ...grpc.CallOption) (Response, error)
@@ -148,6 +161,9 @@ func attempt[Request, Response any](
 	defer cancel()
 	response, err := method(ctx, request)
 	if err != nil {
+		if c.closed.Load() {
+			return response, closedError(c.target)
+		}
 		return response, errorFrom(err, c.target)
 	}
 	return response, nil

@@ -108,6 +108,12 @@ func errorFrom(err error, target string) *Error {
 	return failure
 }
 
+// closedError is for who calls, or waits for an answer, after the end.
+func closedError(target string) *Error {
+	message := fmt.Sprintf("the connection to Jobwire at %s was closed by this program: make a new one", target)
+	return &Error{Code: codes.FailedPrecondition, Reason: "CLOSED", Message: message}
+}
+
 // messageOf lets the server's own words stand, and turns what gRPC itself says into what to do.
 func messageOf(said *status.Status, reason, target string) string {
 	text := said.Message()
@@ -140,6 +146,10 @@ func whyUnavailable(text string) string {
 	}
 	text = strings.TrimPrefix(text, "transport: ")
 	text = strings.TrimPrefix(text, "Error while dialing: ")
+	if text == "no children to pick from" {
+		// So round_robin puts it when a look-up of the name failed, and keeps to itself why.
+		return "no address was found for this name"
+	}
 	return orElse(text, "no connection")
 }
 

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	jobwirev1 "jobwire/v1"
 )
 
 func TestAnErrorIsFoundByItsCodeAndItsReason(t *testing.T) {
@@ -81,6 +83,43 @@ func TestACallThatReachesNobodySaysSoInItsTime(t *testing.T) {
 	defer cancel()
 	if _, err = client.Wait(ctx, "work", NewJobID()); !errors.Is(err, ErrDeadlineExceeded) || !strings.Contains(err.Error(), "never seen") {
 		t.Errorf("%#v", err)
+	}
+}
+
+func TestWhoCallsAfterTheEndIsToldSo(t *testing.T) {
+	client, queue := client(t), newQueue()
+	id := publish(t, client, queue, NewJob{})
+	waited := make(chan error)
+	go func() { _, err := client.Wait(patient(t), queue, id); waited <- err }()
+	client.Close()
+	client.Close()
+	_, err := client.Publish(patient(t), queue, NewJob{})
+	_, admin := client.Admin().GetQueue(patient(t), &jobwirev1.GetQueueRequest{Name: queue})
+	for _, err := range []error{err, admin, receive(t, waited)} {
+		var failure *Error
+		if !errors.As(err, &failure) || !errors.Is(err, ErrFailedPrecondition) || failure.Reason != "CLOSED" {
+			t.Errorf("%#v", err)
+		}
+	}
+}
+
+func TestWhatIsNoAddressIsRefusedAtOnce(t *testing.T) {
+	for _, target := range []string{"", "http://127.0.0.1:50051", "HTTPS://jobwire", "dns://\x00"} {
+		worker := NewWorker(target, WorkerOptions{})
+		worker.Handle("work", 1, func(context.Context, *Job) (any, error) { return nil, nil })
+		_, err := NewClient(target, Options{})
+		for _, err := range []error{err, worker.Run(patient(t))} {
+			if !errors.Is(err, ErrInvalidArgument) || !strings.HasPrefix(err.Error(), "target: host and port, such as 127.0.0.1:50051") {
+				t.Errorf("%q: %v", target, err)
+			}
+		}
+	}
+}
+
+func TestANameWithoutAnAddressIsCalledSo(t *testing.T) {
+	err := errorFrom(status.Error(codes.Unavailable, "no children to pick from"), "jobs.invalid:50051")
+	if !strings.Contains(err.Error(), "(no address was found for this name)") {
+		t.Error(err)
 	}
 }
 

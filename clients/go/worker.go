@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -48,6 +49,7 @@ type Worker struct {
 	options WorkerOptions
 	log     *slog.Logger
 	posts   []post
+	ran     atomic.Bool
 	hurry   context.Context
 	stopNow context.CancelFunc
 }
@@ -105,6 +107,9 @@ func (w *Worker) Handle(queue string, concurrency int, handler Handler) {
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.sound(); err != nil {
 		return err
+	}
+	if w.ran.Swap(true) {
+		return errors.New("this worker has run already: make a new one")
 	}
 	defer w.stopNow()
 	said, err := bearerOf(w.options.Token, w.options.TokenSource, "")

@@ -310,6 +310,18 @@ func TestAWorkerThatIsRefusedEndsWithTheError(t *testing.T) {
 	}
 }
 
+func TestAWorkerRunsOnce(t *testing.T) {
+	worker := NewWorker(target(t), WorkerOptions{})
+	worker.Handle(newQueue(), 1, func(context.Context, *Job) (any, error) { return nil, nil })
+	worker.StopNow()
+	if err := worker.Run(patient(t)); err != nil {
+		t.Error(err)
+	}
+	if err := worker.Run(patient(t)); err == nil || !strings.Contains(err.Error(), "has run already") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestHandlersSeeTheValuesOfRunsContextButNotItsEnd(t *testing.T) {
 	type key struct{}
 	client, queue := client(t), newQueue()

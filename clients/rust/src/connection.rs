@@ -78,13 +78,14 @@ impl Target {
 
     fn endpoint(&self) -> Result<Endpoint, Error> {
         let refused = |why: &dyn std::fmt::Display| {
-            Error::invalid(format!("{:?} is no address of a server ({why}): give host:port", self.address))
+            let wanted = "host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051";
+            Error::invalid(format!("target: {wanted}, not {:?} ({why})", self.address))
         };
         let host = self.address.trim_start_matches("dns:///");
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let endpoint = Endpoint::from_shared(format!("{scheme}://{host}")).map_err(|error| refused(&error))?;
         if host.contains('/') || endpoint.uri().port_u16().is_none() {
-            return Err(refused(&"host and port are wanted"));
+            return Err(refused(&"no port, or a scheme"));
         }
         let endpoint = endpoint
             // A connection that died unnoticed is found out, also while no call is made.

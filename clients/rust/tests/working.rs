@@ -314,7 +314,7 @@ async fn a_worker_that_can_never_work_says_why() {
         (Worker::new(server()), "has no handlers"),
         (Worker::new(server()).handler(queue(), 0, nothing), "between 1 and 1000"),
         (Worker::new(server()).handler("no queue's name", 1, nothing), "queues[0]"),
-        (Worker::new("nowhere").handler(queue(), 1, nothing), "give host:port"),
+        (Worker::new("nowhere").handler(queue(), 1, nothing), "target: host and port"),
     ];
     for (worker, says) in cases {
         let error = soon(worker.run_without_signals()).await.unwrap_err();

@@ -41,7 +41,7 @@ _OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # Clients may ping as often as this; by default they would be sent away for more than once in five minutes.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.max_receive_message_length", limits.RECEIVE_BYTES),
     # Otherwise a second server on the same port would be given half of the connections, silently.
     ("grpc.so_reuseport", 0),
