@@ -88,9 +88,15 @@ type acker struct {
 	closed  bool
 	calls   sync.WaitGroup // heartbeats under way
 	receipt struct {
-		sequence int64
-		told     <-chan struct{}
+		event received
+		told  <-chan struct{}
 	}
+}
+
+// received names an event: each stream counts its own.
+type received struct {
+	session         string
+	epoch, sequence int64
 }
 
 // settle reports how a delivery ended; said once, it is repeated until it is answered. With the lock, like all that follows.
@@ -193,15 +199,15 @@ func (a *acker) beat(ctx context.Context) <-chan struct{} {
 
 // received lets the server know of all that has arrived so far. The channel is closed when it does, or when it could not be told.
 func (a *acker) received(ctx context.Context) <-chan struct{} {
-	sequence := a.standing.lastSequence
-	if under := a.receipt.told; under != nil && a.receipt.sequence == sequence {
+	event := received{a.standing.id, a.standing.epoch, a.standing.lastSequence}
+	if under := a.receipt.told; under != nil && a.receipt.event == event {
 		select {
 		case <-under:
 		default:
 			return under // one call for all that came in one event
 		}
 	}
-	a.receipt.sequence, a.receipt.told = sequence, a.beat(ctx)
+	a.receipt.event, a.receipt.told = event, a.beat(ctx)
 	return a.receipt.told
 }
 
@@ -300,7 +306,7 @@ func (a *acker) gather() (group []*statement, next time.Time) {
 }
 
 func (a *acker) creditsDue() bool {
-	return a.standing.id != "" && a.standing.toldCredits != a.creditsWanted()
+	return a.standing.opens() && a.standing.toldCredits != a.creditsWanted()
 }
 
 // send sends statements and takes their answers. It returns the error if some of them have to be sent again. Without the lock.
@@ -317,14 +323,15 @@ func (a *acker) send(ctx context.Context, group []*statement) *Error {
 	}
 	a.mu.Unlock()
 	response, err := attempt(ctx, a.connection, attemptTimeout, a.connection.queue.Ack, request)
+	a.mu.Lock()
+	if request.MaxInFlight != nil {
+		standing.told(session, epoch, int(request.GetMaxInFlight()), err == nil)
+	}
 	if err != nil {
+		a.mu.Unlock()
 		return a.sortOut(ctx, group, err)
 	}
-	a.mu.Lock()
 	defer a.mu.Unlock()
-	if request.MaxInFlight != nil && session == standing.id && epoch == standing.epoch {
-		standing.toldCredits = int(request.GetMaxInFlight())
-	}
 	for place, result := range response.GetResults() {
 		if place < len(group) {
 			a.take(group[place], result)

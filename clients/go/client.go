@@ -96,5 +96,11 @@ func (c *Client) Wait(ctx context.Context, queue, id string) (*jobwirev1.Job, er
 	return follow(ctx, c.connection, queue, id)
 }
 
-// Admin is what an operator may call, on the same connection: the contract's own stub, whose calls are made once.
-func (c *Client) Admin() jobwirev1.AdminServiceClient { return c.connection.admin }
+// Admin is what an operator may call: the contract's own stub on this client's connection, with its token and its Actor.
+//
+// Calls that the contract calls idempotent are repeated as PublishMany is. ChangeJobs, UpdateJobs, PurgeQueue, DeleteQueue, RedriveJobs
+// and UnblockKeys are made once, with the client's timeout or 15 s, whichever is longer; if their answer does not come, ListActions says
+// what was done. A context that ends earlier counts.
+func (c *Client) Admin() jobwirev1.AdminServiceClient {
+	return jobwirev1.NewAdminServiceClient(operating{c.connection, c.timeout})
+}

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -57,24 +58,56 @@ func dialOptions(balancing string, config *tls.Config, said *bearer) []grpc.Dial
 	}
 }
 
-// connection is one channel and its stubs.
+// connection is one channel, until it is left for another one, and its stub, whose calls go over what is the channel then.
 type connection struct {
 	target  string
-	channel *grpc.ClientConn
+	dial    func() (*grpc.ClientConn, error)
+	channel atomic.Pointer[grpc.ClientConn]
 	queue   jobwirev1.QueueServiceClient
-	admin   jobwirev1.AdminServiceClient
 }
 
 // connect prepares a connection; nothing is sent yet.
 func connect(target, balancing string, config *tls.Config, said *bearer) (*connection, error) {
-	channel, err := grpc.NewClient(target, dialOptions(balancing, config, said)...)
+	c := &connection{target: target}
+	c.dial = func() (*grpc.ClientConn, error) {
+		return grpc.NewClient(target, dialOptions(balancing, config, said)...)
+	}
+	channel, err := c.dial()
 	if err != nil {
 		return nil, fmt.Errorf("%q is no address of a server, such as 127.0.0.1:50051: %w", target, err)
 	}
-	return &connection{target, channel, jobwirev1.NewQueueServiceClient(channel), jobwirev1.NewAdminServiceClient(channel)}, nil
+	c.channel.Store(channel)
+	c.queue = jobwirev1.NewQueueServiceClient(c)
+	return c, nil
 }
 
-func (c *connection) close() { _ = c.channel.Close() }
+// Invoke makes a call for the stubs.
+func (c *connection) Invoke(ctx context.Context, method string, request, response any, options ...grpc.CallOption) error {
+	return c.channel.Load().Invoke(ctx, method, request, response, options...)
+}
+
+// NewStream makes a stream for the stubs.
+func (c *connection) NewStream(
+	ctx context.Context, stream *grpc.StreamDesc, method string, options ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	return c.channel.Load().NewStream(ctx, stream, method, options...)
+}
+
+// leave goes on over a new channel, since this one may be dead without anybody having said so. What is under way over it ends as
+// cancelled. If it was left before, by somebody else who shares it, nothing happens.
+func (c *connection) leave(channel *grpc.ClientConn) {
+	useless, err := c.dial()
+	if err != nil {
+		return // there is no reason why it should fail now
+	}
+	if c.channel.CompareAndSwap(channel, useless) {
+		useless = channel
+	}
+	// Before it closes it says farewell, which to a dead peer may take seconds.
+	go func() { _ = useless.Close() }()
+}
+
+func (c *connection) close() { _ = c.channel.Load().Close() }
 
 // method is one of a stub's.
 type method[Request, Response any] func(context.Context, Request, ...grpc.CallOption) (Response, error)

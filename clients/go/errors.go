@@ -69,6 +69,9 @@ func (e *Error) Is(target error) bool {
 	return target == context.DeadlineExceeded && e.Code == codes.DeadlineExceeded
 }
 
+// GRPCStatus lets gRPC's own functions read the error, as they do those of the bare stubs.
+func (e *Error) GRPCStatus() *status.Status { return status.New(e.Code, e.Message) }
+
 // errorFrom turns the error of a call to target, which its caller did not cancel, into ours.
 func errorFrom(err error, target string) *Error {
 	var known *Error

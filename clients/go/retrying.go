@@ -1,7 +1,7 @@
 package jobwire
 
-// When a failed call is repeated, and after what pause. Every call of the contract may be repeated safely, so what decides is
-// only whether repeating can help.
+// When a failed call is repeated, and after what pause. Only what may be repeated safely comes here, so what decides is only
+// whether repeating can help.
 
 import (
 	"context"

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
@@ -42,7 +43,9 @@ type session struct {
 	acker    *acker
 	crew     *crew
 	// Ends the stream under way; nil if there is none.
-	hangUp     context.CancelFunc
+	hangUp context.CancelFunc
+	// Over which of the connection's channels it goes.
+	channel    *grpc.ClientConn
 	quiet      bool
 	everOpened bool
 	// A Subscribe waits for its first event.
@@ -202,6 +205,8 @@ func (s *session) oneStream(ctx context.Context) (time.Duration, error) {
 	resuming := s.standing.id != ""
 	request := s.nextRequest()
 	s.hangUp = hangUp
+	channel := s.connection.channel.Load()
+	s.channel = channel
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -221,8 +226,8 @@ func (s *session) oneStream(ctx context.Context) (time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case call.Err() != nil:
-		// By the watch for silence, or since the session is over, or the worker ends.
+	case call.Err() != nil, channel != s.connection.channel.Load():
+		// By the watch for silence, also that of another session, or since the session is over, or the worker ends.
 	case err == io.EOF:
 		if !s.quiet {
 			s.log.Info("the server ended the stream; resuming")
@@ -390,18 +395,21 @@ func (s *session) creditsWanted() int {
 	return s.crew.places()
 }
 
-// watch ends a stream that brings nothing, and stops handlers when nothing at all is heard of the server.
+// watch leaves a stream that brings nothing, and stops handlers when nothing at all is heard of the server.
 func (s *session) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		now := time.Now()
 		var dues []time.Time
+		var silent *grpc.ClientConn
 		if s.hangUp != nil {
 			if due := s.standing.eventDue(); due.After(now) {
 				dues = append(dues, due)
 			} else {
-				s.log.Warn("the stream is silent; resuming")
+				s.log.Warn("the stream is silent; resuming over another connection")
+				s.standing.fellSilent()
 				s.hangUp()
+				silent = s.channel
 			}
 		}
 		if s.standing.id != "" {
@@ -413,6 +421,9 @@ func (s *session) watch(ctx context.Context) {
 		}
 		changed := s.standing.changed.wait()
 		s.mu.Unlock()
+		if silent != nil {
+			s.connection.leave(silent)
+		}
 		within := time.Hour
 		if len(dues) > 0 {
 			within = time.Until(slices.MinFunc(dues, time.Time.Compare))

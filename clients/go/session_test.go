@@ -4,6 +4,7 @@ package jobwire
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 	"sync"
@@ -35,12 +36,21 @@ type stage struct {
 func onStage(t *testing.T) *stage {
 	t.Helper()
 	t.Parallel()
+	server := scriptedServer(t)
+	return stageAt(t, server, server.address, "work")
+}
+
+// stageAt is a worker with a handler for each of these queues, that finds the server at this address.
+func stageAt(t *testing.T, server *scripted, address string, queues ...string) *stage {
+	t.Helper()
 	s := &stage{
-		scripted: scriptedServer(t), t: t, log: &logged{}, started: make(chan string, 100), ended: make(chan error, 1),
+		scripted: server, t: t, log: &logged{}, started: make(chan string, 100), ended: make(chan error, 1),
 		finish: map[string]chan any{}, stops: map[string]chan StopReason{},
 	}
-	worker := NewWorker(s.address, WorkerOptions{Logger: s.log.logger(), StopGrace: -1})
-	worker.Handle("work", 3, s.handle)
+	worker := NewWorker(address, WorkerOptions{Logger: s.log.logger(), StopGrace: -1})
+	for _, queue := range queues {
+		worker.Handle(queue, 3, s.handle)
+	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
 	go func() { s.ended <- worker.Run(ctx) }()
@@ -439,6 +449,25 @@ func TestADrainIsNoReasonToStopAHandler(t *testing.T) {
 	}
 }
 
+// Credits that are told before a resume is answered may be forgotten by it.
+func TestThatNothingMoreIsTakenIsSaidWhenTheResumeIsAnswered(t *testing.T) {
+	stage := onStage(t)
+	stream := stage.opened("s", "job", "other")
+	stream.send(t, &jobwirev1.SubscribeResponse{Event: &jobwirev1.SubscribeResponse_Quiet{Quiet: &jobwirev1.Quiet{}}})
+	quiet := func(ack *jobwirev1.AckRequest) bool { return ack.MaxInFlight != nil && *ack.MaxInFlight == 0 }
+	stage.heard(t, "no more credits", quiet)
+	stream.end <- refusal(codes.Unavailable)
+	resumed := receive(t, stage.streams)
+	stage.end("other", 1)
+	stage.settled(t, "other")
+	resumed.open(t, "s")
+	stage.heard(t, "no more credits", func(ack *jobwirev1.AckRequest) bool { return quiet(ack) && ack.LastSequence == 1 })
+	stage.end("job", 1)
+	if err := receive(t, stage.ended); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAskedToLeaveTheWorkerFinishesWhatRunsAndEnds(t *testing.T) {
 	stage := onStage(t)
 	stream := stage.opened("s", "job")
@@ -561,4 +590,21 @@ func TestTokensAreAskedForBeforeEachCallAndNeverTold(t *testing.T) {
 	if _, err := NewClient("127.0.0.1:1", Options{Token: "two words"}); err == nil || strings.Contains(err.Error(), "two words") {
 		t.Errorf("%v", err)
 	}
+}
+
+func TestAResultThatCannotTravelFailsItsJobAndHoldsUpNothing(t *testing.T) {
+	stage := onStage(t)
+	stage.opened("s", "bad", "good")
+	notUTF8 := json.RawMessage("\"\xff\"")
+	stage.end("bad", func(_ context.Context, job *Job) {
+		if err := job.Checkpoint(0.5, "", notUTF8); err == nil {
+			t.Error("it is taken for a checkpoint")
+		}
+	})
+	stage.end("bad", notUTF8)
+	if item := stage.settled(t, "bad"); item.GetFail().GetType() != "BadResult" || !item.GetFail().GetPermanent() {
+		t.Errorf("%v", item)
+	}
+	stage.end("good", 1)
+	stage.settled(t, "good")
 }

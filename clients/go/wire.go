@@ -42,6 +42,10 @@ func toJSON(value any, limit int) (string, *Error) {
 		return "", &Error{Code: codes.InvalidArgument, Message: fmt.Sprintf("not JSON: %v", err)}
 	}
 	said := strings.TrimSuffix(text.String(), "\n")
+	if !utf8.ValidString(said) {
+		// A json.RawMessage travels as it is, and this would not travel at all.
+		return "", &Error{Code: codes.InvalidArgument, Message: "not JSON: it is not valid UTF-8"}
+	}
 	if len(said) > limit {
 		return "", &Error{Code: codes.InvalidArgument, Reason: "DATA_TOO_LARGE", Message: fmt.Sprintf(
 			"%d bytes of JSON, but at most %d are taken: store the content elsewhere (object storage, a table) and send its key",

@@ -43,7 +43,7 @@ METHODS = {
     for method in service.methods
 }
 CONTRACT = {
-    grpc.StatusCode.INVALID_ARGUMENT: {"INVALID_ARGUMENT", "DATA_TOO_LARGE"},
+    grpc.StatusCode.INVALID_ARGUMENT: {"INVALID_ARGUMENT", "DATA_TOO_LARGE", "UNKNOWN_FIELD"},
     grpc.StatusCode.NOT_FOUND: {"QUEUE_NOT_FOUND", "JOB_NOT_FOUND", "SESSION_LOST", "SCHEDULE_NOT_FOUND"},
     grpc.StatusCode.ABORTED: {"SESSION_TAKEN_OVER"},
     grpc.StatusCode.FAILED_PRECONDITION: {

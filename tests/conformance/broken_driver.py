@@ -46,6 +46,12 @@ def opens_a_new_session() -> None:
     session.Session._refused = lost  # type: ignore[method-assign]
 
 
+def stays_on_a_dead_connection() -> None:
+    async def stay(_: Connection, line: int) -> None: ...
+
+    Connection.leave = stay  # type: ignore[method-assign]
+
+
 def ignores_stop() -> None:
     Crew.stop = lambda *_: None  # type: ignore[method-assign]
 
@@ -70,6 +76,36 @@ def says_an_end_once() -> None:
         self._settled(list(items))
 
     Acker._sort_out = forget  # type: ignore[method-assign, assignment]
+
+
+def forgets_what_it_holds() -> None:
+    """After a break the server gives back what still runs here, and delivers it again."""
+    asked = session.Session._next_request
+
+    def request(self: session.Session) -> pb.SubscribeRequest:
+        request = asked(self)
+        if request.HasField("resume"):
+            del request.resume.held[:]
+        return request
+
+    session.Session._next_request = request  # type: ignore[method-assign]
+
+
+def loses_a_place_at_a_break() -> None:
+    refused = session.Session._refused
+
+    def smaller(self: session.Session, error: JobwireError, resuming: bool) -> float:
+        self._crew._size = max(5, self._crew._size - 1)
+        return refused(self, error, resuming)
+
+    session.Session._refused = smaller  # type: ignore[method-assign]
+
+
+def leaves_with_words_unsaid() -> None:
+    async def nothing(*_: object) -> None: ...
+
+    Acker.all_answered = nothing  # type: ignore[method-assign]
+    Acker.close_session = nothing  # type: ignore[method-assign]
 
 
 def repeats_under_new_ids() -> None:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.conformance.certificates import Authority
 from tests.conftest import Postgres
 from tests.docs.pages import REPOSITORY, blocks_of
 from tests.system.conftest import PATIENCE, ServerProcess, free_port
@@ -130,6 +131,8 @@ class Backend:
     folder: Path
     store: str
     stack: ExitStack
+    tls: bool = False
+    """Whether the Jobwire server speaks nothing but TLS; `authority` has then signed its certificate."""
     server: ServerProcess = field(init=False)
     address: str = field(init=False)
 
@@ -139,12 +142,24 @@ class Backend:
         port, http_port, tokens = free_port(), free_port(), self.folder / "tokens"
         tokens.write_text(f"app {TOKEN}\n")
         env = _environment() | {
+            # Longer than any test: a job that is cancelled while it runs ends only by its handler.
+            "JOBWIRE_CANCEL_GRACE": "3600",
             "JOBWIRE_DATABASE_URL": self.database.admin,
             "JOBWIRE_LISTEN": f"127.0.0.1:{port}",
             "JOBWIRE_HTTP_LISTEN": f"127.0.0.1:{http_port}",
             "JOBWIRE_LOG_FORMAT": "json",
             "JOBWIRE_TOKENS_FILE": str(tokens),
         }
+        if self.tls:
+            authority = Authority("the authority of this test")
+            key, certificate = authority.server("localhost")
+            for name, pem in {"key": key, "certificate": certificate, "authority": authority.pem}.items():
+                (self.folder / name).touch(mode=0o600)
+                (self.folder / name).write_bytes(pem)
+            env |= {
+                "JOBWIRE_TLS_CERT": str(self.folder / "certificate"),
+                "JOBWIRE_TLS_KEY": str(self.folder / "key"),
+            }
         command = [sys.executable, "-m", "jobwire_server", "serve"]
         self.server = ServerProcess(command, env, self.folder / "jobwire.log", port=port, http_port=http_port)
         self.server.start()
@@ -157,15 +172,22 @@ class Backend:
     @property
     def environment(self) -> dict[str, str]:
         """What a program needs to know to call the Jobwire server."""
-        return _environment() | {"JOBWIRE_SERVER": self.server.address, "JOBWIRE_TOKEN": TOKEN}
+        known = _environment() | {"JOBWIRE_SERVER": self.server.address, "JOBWIRE_TOKEN": TOKEN}
+        if self.tls:
+            known |= {"JOBWIRE_SERVER": f"localhost:{self.server.port}", "JOBWIRE_CA_FILE": str(self.authority)}
+        return known
+
+    @property
+    def authority(self) -> Path:
+        return self.folder / "authority"
 
     @property
     def storage(self) -> Path:
         return self.folder / "storage"
 
-    def start(self) -> Program:
+    def start(self, **environment: str) -> Program:
         """`npm start`, until it serves."""
-        program = self.npm("start")
+        program = self.npm("start", **environment)
         program.says("serving on")
         return program
 
@@ -174,6 +196,18 @@ class Backend:
         program = self.npm("worker", **environment)
         program.says("working on")
         return program
+
+    @contextmanager
+    def excel_worker(self) -> Iterator[None]:
+        """The Excel worker, while the block runs."""
+        where = ["--server", self.environment["JOBWIRE_SERVER"], "--storage", str(self.storage)]
+        command = [sys.executable, "-m", "jobwire_workers.excel_parse", *where]
+        running = subprocess.Popen(command, env=self.environment)
+        try:
+            yield
+        finally:
+            running.terminate()
+            running.wait(60)
 
     def npm(self, script: str, **environment: str) -> Program:
         env = self.environment | {

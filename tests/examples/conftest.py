@@ -38,3 +38,10 @@ def app(postgres: Postgres) -> Iterator[AppDatabase]:
 def backend(request: pytest.FixtureRequest, built: None, app: AppDatabase, tmp_path: Path) -> Iterator[Backend]:
     with ExitStack() as stack:
         yield Backend(app, tmp_path, request.param, stack)
+
+
+@pytest.fixture
+def secure(built: None, app: AppDatabase, tmp_path: Path) -> Iterator[Backend]:
+    """As `backend`, but the Jobwire server speaks TLS."""
+    with ExitStack() as stack:
+        yield Backend(app, tmp_path, "pg", stack, tls=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conformance.certificates import Authority
 from tests.docs.pages import page_shell
 from tests.examples.backend import BLOCKS, END, EXAMPLE, INSTALL, AppDatabase, Backend, form, wait_for
 from tests.workers.workbooks import xlsx
@@ -64,6 +63,24 @@ def test_a_deploy_in_the_middle_of_a_screening_costs_nothing(backend: Backend) -
     assert attempts == sorted(attempts), "the second run began where the first one had stopped"
     second.terminate()
     assert second.ends() == 0
+
+
+def test_a_screening_that_is_cancelled_stops(backend: Backend) -> None:
+    backend.start()
+    worker = backend.worker(JUDGE_SECONDS="3")
+    answer = backend.screening("regretted", 150)
+    job_id, screening_id = answer.json["jobId"], answer.json["screeningId"]
+    wait_for(lambda: backend.job(job_id)["progress"] > 0, lambda: backend.job(job_id))
+    cancelled = backend.ask("DELETE", f"/jobs/{job_id}")
+    assert (cancelled.status, cancelled.json["note"]) in ((202, "being cancelled"), (200, "")), cancelled
+    assert backend.finished(job_id)["state"] == "cancelled"
+    again = backend.ask("DELETE", f"/jobs/{job_id}")
+    assert (again.status, again.json["state"]) == (200, "cancelled")
+    # The worker lives, and judges no more of it: it has nothing to finish when it is asked to stop.
+    worker.terminate()
+    assert worker.ends() == 0
+    decisions = backend.ask("GET", f"/screenings/{screening_id}").json["decisions"]
+    assert 0 < len(decisions) < 150
 
 
 def test_a_row_and_its_job_are_there_together_or_not_at_all(backend: Backend) -> None:
@@ -151,20 +168,24 @@ def test_bad_uploads_are_refused_and_leave_nothing(backend: Backend) -> None:
 
 
 @only_pg
+def test_a_job_that_waits_is_cancelled_at_once(backend: Backend) -> None:
+    backend.start()
+    job_id = backend.upload(xlsx([["a"], [1]])).json["jobId"]
+    cancelled = backend.ask("DELETE", f"/jobs/{job_id}")
+    assert (cancelled.status, cancelled.json["state"]) == (200, "cancelled")
+    assert backend.ask("DELETE", "/jobs/01890000-0000-7000-8000-000000000000").status == 404
+    assert backend.ask("DELETE", "/jobs/not-an-id").status == 400
+
+
+@only_pg
 def test_a_failed_job_says_why_to_the_one_who_uploaded(backend: Backend) -> None:
     backend.start()
-    where = ["--server", backend.server.address, "--storage", str(backend.storage)]
-    command = [sys.executable, "-m", "jobwire_workers.excel_parse", *where]
-    excel = subprocess.Popen(command, env=backend.environment)
-    try:
+    with backend.excel_worker():
         job = backend.finished(backend.upload(b"PK\3\4").json["jobId"])
         assert job["state"] == "failed" and "damaged or was not fully uploaded" in job["error"]
         parsed = backend.finished(backend.upload(xlsx([["a", "b"], [1, "x"]])).json["jobId"])
         assert (parsed["state"], parsed["output"]["rows"], parsed["output"]["columns"]) == ("completed", 1, 2)
         assert (backend.storage / parsed["output"]["clean_key"]).is_file()
-    finally:
-        excel.terminate()
-        excel.wait(60)
 
 
 @only_pg
@@ -177,6 +198,41 @@ def test_what_broke_inside_is_not_told_to_users(backend: Backend) -> None:
     assert (job["state"], job["error"]) == ("failed", "It failed for a reason on our side.")
     [(said,)] = backend.database.run("SELECT errors::text FROM jobwire.job")
     assert "invalid input syntax for type uuid" in said
+
+
+def test_over_tls_with_a_token(secure: Backend) -> None:
+    secure.start()
+    secure.worker()
+    screened = secure.screening("in secret", 60).json["jobId"]
+    assert secure.finished(screened)["output"] == {"items": 60, "include": 30, "exclude": 30, "unsure": 0}
+    with secure.excel_worker():
+        job_id = secure.upload(xlsx([["a"], [1]])).json["jobId"]
+        events = secure.ask("GET", f"/jobs/{job_id}/events").body.decode()
+        assert '"state":"completed"' in events.splitlines()[-2]
+    waiting = secure.upload(xlsx([["a"], [1]])).json["jobId"]
+    assert secure.ask("DELETE", f"/jobs/{waiting}").json["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("environment", "status", "says"),
+    [
+        ({"JOBWIRE_TOKEN": "another-token-than-that"}, 500, "UNAUTHENTICATED"),
+        ({"JOBWIRE_TOKEN": ""}, 500, "UNAUTHENTICATED"),
+        ({"JOBWIRE_CA_FILE": "another"}, 503, "are address and TLS right"),
+        ({"JOBWIRE_CA_FILE": ""}, 503, "are address and TLS right"),
+    ],
+)
+def test_with_a_wrong_token_or_the_wrong_authority_nothing_is_taken(
+    secure: Backend, environment: dict[str, str], status: int, says: str
+) -> None:
+    if environment.get("JOBWIRE_CA_FILE"):
+        (secure.folder / "another").write_bytes(Authority("another authority").pem)
+        environment = {"JOBWIRE_CA_FILE": str(secure.folder / "another")}
+    server = secure.start(**environment)
+    assert secure.upload(xlsx([["a"], [1]])).status == status
+    server.says(says)
+    assert list((secure.storage / "uploads").iterdir()) == []
+    assert secure.database.run("SELECT count(*) FROM jobwire.job") == [(0,)]
 
 
 def half_an_upload(backend: Backend, content: bytes) -> socket.socket:

@@ -97,6 +97,7 @@ def test_the_programs_of_its_page_publish_and_work(folder: Path, server: Server,
     with running(java(folder, tmp_path / "MailWorker.java"), tmp_path / "worker.log") as worker:
         said = said_by(java(folder, tmp_path / "Publish.java"))
         assert said == 'COMPLETED {"status":"sent"} []\n', worker.text()
+        assert said_by(java(folder, tmp_path / "Operate.java")) == "CANCEL_STATUS_CANCELLED\n"
         worker.running.terminate()
         assert worker.ends() == 0, worker.text()
 

@@ -14,6 +14,7 @@ from jobwire_server.domain import errors
 CASES = [
     (errors.InvalidArgument(errors.FieldViolation("queue", "must be")), "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
     (errors.DataTooLarge("jobs[0].data", 70_000, 65_536), "INVALID_ARGUMENT", "DATA_TOO_LARGE"),
+    (errors.UnknownField("jobs[0]", 77), "INVALID_ARGUMENT", "UNKNOWN_FIELD"),
     (errors.QueueNotFound("mail"), "NOT_FOUND", "QUEUE_NOT_FOUND"),
     (errors.JobNotFound("mail", "1"), "NOT_FOUND", "JOB_NOT_FOUND"),
     (errors.ScheduleNotFound("nightly"), "NOT_FOUND", "SCHEDULE_NOT_FOUND"),

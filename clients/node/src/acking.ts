@@ -80,7 +80,7 @@ export class Acker {
   readonly #retryNow = new Flag();
   readonly #over = new Flag();
   readonly #ended = new AbortController();
-  #receipt: { sequence: number; answered: Promise<void>; done: boolean } | undefined;
+  #receipt: { event: string; answered: Promise<void>; done: boolean } | undefined;
 
   constructor(connection: Connection, standing: Standing, hooks: AckerHooks, logger: Logger) {
     this.#connection = connection;
@@ -144,10 +144,11 @@ export class Acker {
 
   /** Lets the server know of all that has arrived so far. Done when it does, or when it could not be told. */
   receipt(): Promise<void> {
-    const sequence = this.#standing.lastSequence;
-    if (this.#receipt?.sequence !== sequence || this.#receipt.done) {
+    const { id, epoch, lastSequence } = this.#standing;
+    const event = `${id} ${epoch} ${lastSequence}`; // each stream counts its own
+    if (this.#receipt?.event !== event || this.#receipt.done) {
       // One call for all that came in one event.
-      const receipt = { sequence, answered: this.beat(), done: false };
+      const receipt = { event, answered: this.beat(), done: false };
       void receipt.answered.then(() => {
         receipt.done = true;
       });
@@ -250,7 +251,7 @@ export class Acker {
   }
 
   #creditsDue(): boolean {
-    return !this.#leaving && this.#standing.id !== "" && this.#standing.toldCredits !== this.#hooks.creditsWanted();
+    return !this.#leaving && this.#standing.open && this.#standing.toldCredits !== this.#hooks.creditsWanted();
   }
 
   /** Sends statements and takes their answers. Returns the error if some of them have to be sent again. */
@@ -270,13 +271,12 @@ export class Acker {
         throw new InternalError(`${response.results.length} answers to ${items.length} statements`);
       }
     } catch (error) {
+      if (maxInFlight !== undefined) standing.told(session, epoch, maxInFlight, false);
       if (error instanceof JobwireError) return this.#sortOut(items, error);
       if (this.#over.up) return undefined; // given up by `end`
       throw error;
     }
-    if (maxInFlight !== undefined && session === standing.id && epoch === standing.epoch) {
-      standing.toldCredits = maxInFlight;
-    }
+    if (maxInFlight !== undefined) standing.told(session, epoch, maxInFlight, true);
     for (const [place, item] of items.entries()) {
       const result = response.results[place] as AckResult;
       if (item.outcome?.$case === "extend") {

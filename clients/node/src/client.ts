@@ -1,5 +1,6 @@
-// The client: publish jobs, look at them, wait for them.
+// The client: publish jobs, look at them, wait for them; what an operator does is `admin`.
 
+import { type Admin, adminOver } from "./admin.js";
 import { Connection, type ConnectionOptions, closedError } from "./connection.js";
 import { jobInfoFrom } from "./convert.js";
 import { InvalidArgument } from "./errors.js";
@@ -27,6 +28,8 @@ export interface PublishOptions extends JobTerms {
  * `target` is host and port; `dns:///host:50051` spreads calls over all addresses of the name.
  */
 export class Client implements AsyncDisposable {
+  /** What an operator does: cancel jobs, look after queues and schedules, ask workers to leave. */
+  readonly admin: Admin;
   readonly #connection: Connection;
   readonly #publisher: Publisher;
   readonly #timeout: number;
@@ -39,6 +42,7 @@ export class Client implements AsyncDisposable {
     this.#timeout = timeout;
     this.#connection = new Connection(target, connection);
     this.#publisher = new Publisher(this.#connection, timeout);
+    this.admin = adminOver(this.#connection, timeout, () => this.#open());
   }
 
   /**

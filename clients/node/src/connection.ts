@@ -3,7 +3,6 @@
 // Who and for whom travels as metadata of each call, so that a token works without TLS too (behind a proxy that ends it).
 
 import {
-  type CallOptions,
   type ChannelCredentials,
   type ChannelOptions,
   type ClientReadableStream,
@@ -80,20 +79,27 @@ export function channelOptions(balancing: "round_robin" | "pick_first"): Channel
     "grpc.max_send_message_length": 4 * 1024 * 1024,
     // So much of a stream may be on its way unread: with HTTP/2's own 64 KiB a group of deliveries takes many round trips.
     "grpc-node.flow_control_window": 1024 * 1024,
+    // Otherwise channels that are made alike share what they have connected, also what a worker has left as dead.
+    "grpc.use_local_subchannel_pool": balancing === "pick_first" ? 1 : 0,
   };
 }
 
 /** What hands out tokens may be slow, in seconds, but holds nobody up for ever. */
 const TOKEN_TIME = 10;
 
-/** One channel. The connection is made with the first call, and again whenever it breaks. */
+/**
+ * One channel, until it is left for another one. The connection is made with the first call, and again whenever it breaks.
+ */
 export class Connection {
   readonly target: string;
-  readonly #client: GrpcClient;
+  /** The number of the present channel. */
+  line = 0;
+  readonly #open: () => GrpcClient;
+  #client: GrpcClient;
   readonly #token: Token | undefined;
   readonly #actor: string | undefined;
   /** What ends each call that is under way: grpc-js would wait for their answers. */
-  readonly #underWay = new Set<() => void>();
+  readonly #underWay = new Set<(why: JobwireError) => void>();
   #why: string | undefined;
   #closed = false;
 
@@ -101,7 +107,24 @@ export class Connection {
     this.target = checkedTarget(target);
     this.#token = token;
     this.#actor = actor;
-    this.#client = new GrpcClient(target, credentialsFrom(tls), channelOptions(balancing));
+    const speaking = credentialsFrom(tls);
+    this.#open = () => new GrpcClient(target, speaking, channelOptions(balancing));
+    this.#client = this.#open();
+  }
+
+  /**
+   * Goes on over a new channel, since the one of this number may be dead without anybody having said so. What is under way over the
+   * old one ends: calls as unavailable, streams by what was given for that. If it was left before, by somebody else who shares it,
+   * nothing happens.
+   */
+  leave(line: number | undefined): void {
+    if (line !== this.line || this.#closed) {
+      return;
+    }
+    const left = this.#client;
+    this.line += 1;
+    this.#client = this.#open();
+    this.#end(left, new Unavailable(`the connection to Jobwire at ${this.target} was left while a call was under way`));
   }
 
   /** Makes a call, repeated with growing pauses within `timeout` seconds; rejects with a JobwireError. */
@@ -153,8 +176,8 @@ export class Connection {
           }
         },
       );
-      const end = () => {
-        reject(closedError(this.target));
+      const end = (why: JobwireError) => {
+        reject(why);
         call.cancel();
       };
       this.#underWay.add(end);
@@ -162,21 +185,21 @@ export class Connection {
     });
   }
 
-  /** Makes a call that is answered by a stream; what goes wrong with that is for `failed`. */
+  /**
+   * Makes a call that is answered by a stream; what goes wrong with that is for `failed`. `onLeft` is called when its channel is
+   * left or closed, and is to cancel it.
+   */
   async stream<Request, Response>(
     method: UnaryMethod<Request, Response>,
     request: Request,
-    options: CallOptions = {},
+    onLeft: () => void,
   ): Promise<ClientReadableStream<Response>> {
     const metadata = await this.#metadata();
-    return this.#client.makeServerStreamRequest(
-      method.path,
-      method.requestSerialize,
-      method.responseDeserialize,
-      request,
-      metadata,
-      options,
-    );
+    const { path, requestSerialize, responseDeserialize } = method;
+    const call = this.#client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, request, metadata);
+    this.#underWay.add(onLeft);
+    call.once("status", () => this.#underWay.delete(onLeft));
+    return call;
   }
 
   /** Turns the failure of a call over this connection into an error of ours. */
@@ -191,10 +214,15 @@ export class Connection {
   /** Closes the channel; calls that are under way reject. */
   close(): void {
     this.#closed = true;
-    for (const end of this.#underWay) {
-      end();
+    this.#end(this.#client, closedError(this.target));
+  }
+
+  #end(client: GrpcClient, why: JobwireError): void {
+    for (const end of [...this.#underWay]) {
+      this.#underWay.delete(end);
+      end(why);
     }
-    this.#client.close();
+    client.close();
   }
 
   async #metadata(timeout = TOKEN_TIME, signal?: AbortSignal): Promise<Metadata> {

@@ -1,5 +1,6 @@
-// What `import { … } from "jobwire"` offers: publishing, waiting, working, and what goes wrong in them.
+// What `import { … } from "jobwire"` offers: publishing, waiting, working, operating, and what goes wrong in them.
 
+export type { Admin, AdminCallOptions } from "./admin.js";
 export type { BatchHandler } from "./batching.js";
 export { Client, type ClientOptions, type PublishOptions } from "./client.js";
 export type { Tls, Token } from "./connection.js";

@@ -1,17 +1,22 @@
 // `jobQueue.push`, `jobQueue.process`, `jobQueue.getJob`: the shape that many backends have wrapped pg-boss in, so that their
-// modules change one import. Whatever it cannot say, `Client` and `Worker` of `jobwire` can.
+// modules change one import; and pg-boss's `cancel`, `schedule`, `unschedule` and `getQueueSize`. Whatever it cannot say, `Client`
+// and `Worker` of `jobwire` can.
 
 import { readFileSync } from "node:fs";
 import { Client } from "./client.js";
 import type { Tls, Token } from "./connection.js";
 import { InvalidArgument, NotFound } from "./errors.js";
+import { CancelStatus } from "./generated/jobwire/v1/admin_service.js";
 import type { Job } from "./job.js";
 import { defaultLogger, type Logger } from "./logging.js";
 import type { JobInfo, JobState, Progress } from "./model.js";
 import { handlerOptionsFrom, type ProcessOptions, type PushOptions, termsFrom } from "./push-options.js";
+import { type ScheduleOptions, scheduleFrom, scheduleName } from "./schedule-options.js";
+import { MAX_CALL_ITEMS } from "./wire.js";
 import { Worker } from "./worker.js";
 
 export type { ProcessOptions, PushOptions } from "./push-options.js";
+export type { ScheduleOptions } from "./schedule-options.js";
 
 /** With whom a JobQueue speaks, and how it ends. What is left out is read from the environment at the first use. */
 export interface JobQueueOptions {
@@ -75,7 +80,9 @@ export interface QueuedJob<Data = unknown, Output = unknown> {
   completedOn: Date | null;
 }
 
-/** Publishes and processes jobs; connects at the first use. */
+const CANCELLED: ReadonlySet<CancelStatus> = new Set([CancelStatus.CANCELLED, CancelStatus.REQUESTED]);
+
+/** Publishes, processes, cancels and schedules jobs; connects at the first use. */
 export class JobQueue {
   readonly #options: JobQueueOptions;
   readonly #workers: Worker[] = [];
@@ -141,6 +148,76 @@ export class JobQueue {
       const noId = error instanceof InvalidArgument && error.fieldViolations.some(({ field }) => field === "job_id");
       if (error instanceof NotFound || noId) {
         return null;
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * Cancels a job, or several of one queue. One that waits is cancelled at once; the handler of one that runs is told by its
+   * `signal`, and the job is cancelled when it ends, unless it completes first. Returns how many of them are cancelled or told:
+   * what had finished, or is not there, is not counted. Rejects with NotFound if there is no such queue.
+   */
+  cancel(id: string): Promise<number>;
+  cancel(name: string, id: string | readonly string[]): Promise<number>;
+  async cancel(nameOrId: string, id?: string | readonly string[], ...others: unknown[]): Promise<number> {
+    noOptions(others, "a cancellation", "it is a call of its own, not part of a transaction of yours");
+    const admin = this.#opened().admin;
+    if (id === undefined) {
+      const job = await this.getJob(nameOrId);
+      return job === null ? 0 : this.cancel(job.name, job.id);
+    }
+    const ids = typeof id === "string" ? [id] : id;
+    let cancelled = 0;
+    for (let start = 0; start < ids.length; start += MAX_CALL_ITEMS) {
+      const request = { queue: nameOrId, jobIds: ids.slice(start, start + MAX_CALL_ITEMS) };
+      const { results } = await admin.cancelJobs(request);
+      cancelled += results.filter(({ status }) => CANCELLED.has(status)).length;
+    }
+    return cancelled;
+  }
+
+  /**
+   * Pushes a job to a queue whenever a cron line is due, by the database's clock: once for each due time, however many processes
+   * say so. It replaces the schedule that the queue has; `options.key` tells several apart. A program may say it at each start.
+   */
+  async schedule<Data = unknown>(
+    name: string,
+    cron: string,
+    data?: Data,
+    options: ScheduleOptions = {},
+  ): Promise<void> {
+    await this.#opened().admin.putSchedule({ schedule: scheduleFrom(name, cron, data, options) });
+  }
+
+  /** Ends a queue's schedule, that of a key if there are several; the jobs it has made stay. It is fine if there is none. */
+  async unschedule(name: string, key?: string): Promise<void> {
+    try {
+      await this.#opened().admin.deleteSchedule({ name: scheduleName(name, key) });
+    } catch (error) {
+      if (!(error instanceof NotFound)) {
+        throw error;
+      }
+    }
+  }
+
+  /**
+   * Returns how many jobs of a queue wait: for a worker, for a time, for their turn. A number that is very large is an estimate, as
+   * `counts` of `Client.admin.getQueue` says; it has those of running and failed jobs too.
+   */
+  async getQueueSize(name: string, ...others: never[]): Promise<number> {
+    if (others.some((other) => other !== undefined)) {
+      throw new InvalidArgument(
+        "there are no options of a size: other counts are in Client.admin.getQueue of `jobwire`",
+      );
+    }
+    try {
+      const { queue } = await this.#opened().admin.getQueue({ name });
+      const { ready = 0, scheduled = 0, blocked = 0 } = queue?.counts ?? {};
+      return ready + scheduled + blocked;
+    } catch (error) {
+      if (error instanceof NotFound) {
+        return 0; // nothing has been pushed to it yet
       }
       throw error;
     }
@@ -225,6 +302,13 @@ function tlsFromEnvironment(): Tls | undefined {
     return { ca: readFileSync(file) };
   } catch (error) {
     throw new InvalidArgument(`JOBWIRE_CA_FILE: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Refuses what pg-boss takes as a last argument and Jobwire does not. */
+function noOptions(given: readonly unknown[], what: string, instead: string): void {
+  if (given.some((options) => options !== undefined)) {
+    throw new InvalidArgument(`there are no options of ${what}: ${instead}`);
   }
 }
 

@@ -76,7 +76,7 @@ export function termsFrom(given: PushOptions): JobTerms {
     ...rest
   } = given;
   const { retryLimit, retryDelay, retryBackoff, retryDelayMax, expireIn, retention, deadLetter, ...terms } = rest;
-  refuse(terms);
+  refuse(terms, INSTEAD);
   if (singletonNextSlot && singletonSeconds === undefined) {
     throw new InvalidArgument("singletonNextSlot says which slot; give singletonSeconds, how long slots are");
   }
@@ -100,7 +100,7 @@ export function termsFrom(given: PushOptions): JobTerms {
 /** How a handler takes jobs; throws InvalidArgument for what has no counterpart. */
 export function handlerOptionsFrom(given: ProcessOptions): HandlerOptions {
   const { concurrency, localConcurrency, teamSize, ...rest } = given;
-  refuse(Object.fromEntries(Object.entries(rest).filter(([name]) => !POLLING.includes(name))), true);
+  refuse(Object.fromEntries(Object.entries(rest).filter(([name]) => !POLLING.includes(name))), INSTEAD, true);
   return { concurrency: concurrency ?? localConcurrency ?? teamSize };
 }
 
@@ -138,9 +138,9 @@ function either<Name extends string, Value>(
 }
 
 /** Refuses what pg-boss knows and Jobwire does not; `all`: whatever is there. Other words are refused with the job. */
-function refuse(given: object, all = false): void {
+export function refuse(given: object, advice: Record<string, string>, all = false): void {
   for (const [name, value] of Object.entries(given as Given)) {
-    const instead = INSTEAD[name];
+    const instead = advice[name];
     if (value !== undefined && (all || instead !== undefined)) {
       throw new InvalidArgument(`there is no option ${name}${instead === undefined ? "" : `: ${instead}`}`);
     }

@@ -1,6 +1,6 @@
 // When a failed call is repeated, and after what pause.
 //
-// Every call of the contract may be repeated safely, so what decides is only whether repeating can help.
+// Only what may be repeated safely comes here, so what decides is only whether repeating can help.
 
 import type { Code, JobwireError } from "./errors.js";
 

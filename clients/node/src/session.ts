@@ -208,8 +208,9 @@ export class Session {
     this.#answered.lower();
     const standing = this.#standing;
     // One credit at least may be named here; an Ack corrects that as soon as the stream is open.
-    standing.subscribing(Math.max(1, this.#creditsWanted()));
-    const request = { ...this.#request, maxInFlight: standing.toldCredits };
+    const maxInFlight = Math.max(1, this.#creditsWanted());
+    standing.subscribing(maxInFlight);
+    const request = { ...this.#request, maxInFlight };
     if (!standing.id) return request;
     // Beyond what one call may name, what still runs counts for more than what only waits for an answer.
     const handles = [...standing.held.keys()];
@@ -287,7 +288,7 @@ export class Session {
     return this.#quiet ? 0 : this.#crew.places;
   }
 
-  /** Ends a stream that brings nothing, and stops handlers when nothing at all is heard of the server. */
+  /** Leaves a stream that brings nothing, and stops handlers when nothing at all is heard of the server. */
   async #watch(): Promise<void> {
     const standing = this.#standing;
     while (!this.#over.up) {
@@ -296,8 +297,10 @@ export class Session {
         if (standing.eventDue > now()) {
           dues.push(standing.eventDue);
         } else {
-          this.#logger.warn(`queue ${this.#queue}: the stream is silent; resuming`);
+          this.#logger.warn(`queue ${this.#queue}: the stream is silent; resuming over another connection`);
+          standing.fellSilent();
           this.#stream.cancel();
+          this.#connection.leave(this.#stream.line);
         }
       }
       if (standing.id) {

@@ -20,12 +20,13 @@ export class Standing {
    * The job ids of the deliveries whose settling Ack has not been answered, by handle: nothing else may be named in a resume.
    */
   readonly held = new Map<string, string>();
-  /** The credits that the server was told of last. */
-  toldCredits = 0;
+  /** The credits that the server was told of last; undefined if it may have heard others since. */
+  toldCredits: number | undefined = 0;
   /** Raised when the terms change, so that whoever sleeps until a time reckoned from them looks again. */
   readonly changed = new Flag();
   #grace = 0;
   #opened = false;
+  #patient = false;
   #lastEvent = 0;
   #lastSign = 0;
 
@@ -48,6 +49,14 @@ export class Standing {
     this.changed.raise();
   }
 
+  /**
+   * An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one that a resume
+   * has overtaken may have counted before or after that.
+   */
+  told(session: string, epoch: number, credits: number, answered: boolean): void {
+    if (session === this.id) this.toldCredits = answered && epoch === this.epoch ? credits : undefined;
+  }
+
   /** The server goes away, and waits so many seconds for a resume. */
   draining(resumeWithin: number): void {
     this.#grace = resumeWithin;
@@ -58,12 +67,18 @@ export class Standing {
   event(sequence: number): void {
     this.lastSequence = sequence;
     this.#lastEvent = now();
+    if (this.#opened) this.#patient = false;
     this.sign();
   }
 
   /** The server gave a sign of life. */
   sign(): void {
     this.#lastSign = now();
+  }
+
+  /** The stream was given up since it brought nothing. */
+  fellSilent(): void {
+    this.#patient = true;
   }
 
   /** The session is over. */
@@ -74,9 +89,21 @@ export class Standing {
     this.held.clear();
   }
 
-  /** When a stream that brought no event until then is dead: after two thirds of the grace that holds. */
+  /** Whether the last Subscribe has been answered: until then it may overrule what is said of credits. */
+  get open(): boolean {
+    return this.id !== "" && this.#opened;
+  }
+
+  /**
+   * When a stream that brought no event until then is given up, and its connection with it.
+   *
+   * After half of the grace that holds: what is left of the time until `signDue` is for the resume, of which handlers then notice
+   * nothing. A stream that follows a silent one has all that time, or a delivery that takes so long on a slow line would never
+   * arrive.
+   */
   get eventDue(): number {
-    return this.#lastEvent + (this.#opened ? this.#silence : OPENING_TIME);
+    if (!this.#opened) return this.#lastEvent + OPENING_TIME;
+    return this.#lastEvent + (this.#patient ? this.#silence : this.#grace / 2);
   }
 
   /** When handlers are stopped if nothing was heard of the server until then. */

@@ -1,4 +1,5 @@
-// One Subscribe call: its events as they come, until its end. After `cancel` nothing is heard of it any more.
+// One Subscribe call: its events as they come, until its end. After `cancel` nothing is heard of it any more; it is cancelled too
+// when its connection is left.
 //
 // A stream of grpc-js is a Readable, which would buffer what nobody takes. Here every event is taken the moment it comes:
 // taking one starts handlers and returns at once, so nothing gathers in the stream. What gathers behind it is what the server
@@ -20,6 +21,8 @@ export type StreamEnd = "ended" | "cancelled" | JobwireError;
 export class EventStream {
   /** How it ended. Rejects only with what `onEvent` threw. */
   readonly over: Promise<StreamEnd>;
+  /** Over which of the connection's channels it goes; none before it is made. */
+  line: number | undefined;
   #call: ClientReadableStream<SubscribeResponse> | undefined;
   #isOver = false;
   #end!: (end: StreamEnd) => void;
@@ -47,7 +50,7 @@ export class EventStream {
   ): Promise<void> {
     let call: ClientReadableStream<SubscribeResponse>;
     try {
-      call = await connection.stream(QueueServiceService.subscribe, request);
+      call = await connection.stream(QueueServiceService.subscribe, request, () => this.cancel());
     } catch (error) {
       if (error instanceof JobwireError) this.#end(error);
       else this.#break(error);
@@ -56,6 +59,7 @@ export class EventStream {
     // It stays: a call says CANCELLED after its cancellation, and an error that nobody listens to ends the process.
     call.on("error", (failure: ServiceError) => this.#end(connection.failed(failure)));
     this.#call = call;
+    this.line = connection.line;
     if (this.#isOver) {
       call.cancel();
       return;

@@ -7,16 +7,18 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { ServerCredentials } from "@grpc/grpc-js";
-import { InvalidArgument, newJobId, RetryIn, Unavailable } from "jobwire";
+import { InvalidArgument, NotFound, newJobId, RetryIn, Unavailable } from "jobwire";
 import {
   createJobQueue,
   type JobQueue,
   type ProcessOptions,
   type PushOptions,
   type QueuedJob,
+  type ScheduleOptions,
 } from "jobwire/job-queue";
+import { MissedRuns } from "jobwire/v1";
 import { until } from "./scripted.js";
-import { door, freshQueue, relayed, SERVER } from "./serving.js";
+import { connected, door, freshQueue, relayed, SERVER } from "./serving.js";
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -159,6 +161,102 @@ test("there is no job of an id that is not known, or is none", async (t) => {
   const nowhere = createJobQueue({ target: "127.0.0.1:1", timeout: 0.2 });
   await assert.rejects(nowhere.getJob(newJobId()), Unavailable);
   await nowhere.stop();
+});
+
+test("a job is cancelled by its id, with or without its queue; a running one's handler is told", async (t) => {
+  const jobQueue = queueFor(t);
+  const name = freshQueue();
+  const waiting = [];
+  for (const data of [1, 2, 3]) waiting.push((await jobQueue.push(name, data, { priority: -1 })) ?? "");
+  assert.equal(await jobQueue.getQueueSize(name), 3);
+  assert.equal(await jobQueue.cancel(waiting[0] as string), 1);
+  assert.equal((await jobQueue.getJob(waiting[0] as string))?.state, "cancelled");
+  assert.equal(await jobQueue.cancel(name, waiting), 2);
+  assert.equal(await jobQueue.cancel(name, [...waiting, newJobId()]), 0);
+  assert.equal(await jobQueue.getQueueSize(name), 0);
+
+  const { open, passed } = door();
+  await jobQueue.process(name, async ({ signal }) => {
+    open();
+    await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    signal.throwIfAborted();
+  });
+  const id = await jobQueue.push(name, 4);
+  await passed;
+  assert.equal(await jobQueue.cancel(name, id ?? ""), 1);
+  assert.equal((await finished(jobQueue, id)).state, "cancelled");
+
+  assert.equal(await jobQueue.cancel(newJobId()), 0);
+  assert.equal(await jobQueue.cancel("7"), 0);
+  await assert.rejects(jobQueue.cancel(freshQueue(), newJobId()), NotFound);
+  assert.equal(await jobQueue.getQueueSize(freshQueue()), 0);
+  const cancel = jobQueue.cancel as (...all: unknown[]) => Promise<number>;
+  await assert.rejects(cancel.call(jobQueue, name, newJobId(), { db: {} }), /no options of a cancellation: /);
+  await assert.rejects(
+    jobQueue.getQueueSize(name, { before: "completed" } as never),
+    /no options of a size: .*getQueue/,
+  );
+});
+
+test("a cron line pushes jobs until it is unscheduled; several of a queue have keys", async (t) => {
+  const jobQueue = queueFor(t);
+  const { admin } = connected(t);
+  const name = freshQueue();
+  await jobQueue.schedule(name, "* * * * * *", { region: "all" }, { singletonKey: "k", retryLimit: 7 });
+  const { open, passed } = door();
+  const seen: unknown[] = [];
+  await jobQueue.process(name, (job) => {
+    seen.push(job.data, job.retryLimit);
+    open();
+  });
+  await passed;
+  assert.deepEqual(seen.slice(0, 2), [{ region: "all" }, 7]);
+
+  const options: ScheduleOptions = { key: "eu", tz: "Europe/Berlin", missed: "once", priority: 5, expireInSeconds: 60 };
+  await jobQueue.schedule(name, "0 3 * * *", null, options);
+  await jobQueue.schedule(name, "30 3 * * *", null, options); // replaces it
+  const { schedules } = await admin.listSchedules({ queue: name });
+  assert.deepEqual(
+    schedules.map((schedule) => schedule.name),
+    [name, `${name}:eu`],
+  );
+  assert.equal(schedules[0]?.job?.key, "k");
+  const [, { job, missed, timing } = assert.fail()] = schedules;
+  assert.deepEqual(timing, { $case: "cron", value: { line: "30 3 * * *", timeZone: "Europe/Berlin" } });
+  assert.deepEqual(
+    [missed, job?.priority, job?.options?.expireIn?.seconds, job?.data],
+    [MissedRuns.ONCE, 5, 60, "null"],
+  );
+
+  await jobQueue.unschedule(name);
+  await jobQueue.unschedule(name);
+  const left = await admin.listSchedules({ queue: name });
+  assert.deepEqual(
+    left.schedules.map((schedule) => schedule.name),
+    [`${name}:eu`],
+  );
+});
+
+test("what a schedule cannot say is refused with what to do instead", async (t) => {
+  const jobQueue = queueFor(t);
+  const schedules: [unknown, object, RegExp][] = [
+    ["0 3 * * *", { id: newJobId() }, /no option id: each of its jobs has an id of its own/],
+    ["0 3 * * *", { startAfter: 5 }, /no option startAfter: the cron line says when/],
+    ["0 3 * * *", { db: {} }, /no option db: .*not in a transaction of yours/],
+    ["0 3 * * *", { retentionSeconds: 5 }, /no option retentionSeconds: how long a job may wait/],
+    ["0 3 * * *", { missed: "some" }, /missed: one of skip, once, all, not some/],
+    ["0 3 * * *", { timezone: "UTC" }, /a job has no "timezone"/],
+    [{ kind: "rrule", expression: "" }, {}, /cron: a line .*Client\.admin\.putSchedule/],
+    ["often", {}, /cron/],
+    ["0 3 * * *", { tz: "Atlantis" }, /time.zone/],
+  ];
+  for (const [cron, options, message] of schedules) {
+    await assert.rejects(jobQueue.schedule(freshQueue(), cron as string, 1, options), (error) => {
+      assert.ok(error instanceof InvalidArgument, String(error));
+      assert.match(error.message, message);
+      return true;
+    });
+  }
 });
 
 test("after a stop nothing is taken any more; what ran has ended", async () => {

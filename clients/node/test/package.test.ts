@@ -98,6 +98,12 @@ const TYPED = `
     // @ts-expect-error: the payload is typed
     await client.publish<{ fileKey: string }>("q", { fileKey: 1 });
     const job = await client.getJob<{ fileKey: string }, { rows: number }>("id");
+    const { results } = await client.admin.cancelJobs({ queue: "q", jobIds: ["id"] }, { timeout: 5, signal });
+    const told: boolean = results.some(({ status }) => status === CancelStatus.REQUESTED);
+    // @ts-expect-error: no request has that
+    await client.admin.cancelJobs({ queue: "q", jobids: [told] });
+    const { jobs, nextPageToken } = await client.admin.listJobs({ filter: { createdFrom: new Date() } });
+    for (const { id, createTime } of jobs) console.log(id, createTime?.getTime(), nextPageToken.length);
     return job.output && job.output.rows + job.data.fileKey.length;
   };
   // With exactOptionalPropertyTypes too, what may be left out may be undefined.
@@ -121,7 +127,7 @@ test("its types hold for strict consumers of both kinds", async () => {
   const imports = `
     import { Client, JobwireError, Worker } from "jobwire";
     import { jobQueue } from "jobwire/job-queue";
-    import type { PublishRequest } from "jobwire/v1";
+    import { CancelStatus, type PublishRequest } from "jobwire/v1";
     export type Request = PublishRequest;
   `;
   writeFileSync(join(folder, "typed.mts"), imports + TYPED);
@@ -191,7 +197,8 @@ test("the README's programs compile and do what it says", async (t) => {
   t.after(() => worker.child.kill("SIGKILL"));
   const published = await ends(started("publish.js"));
   assert.match(published, /^completed 1000 \[\]$/m);
-  assert.match(await ends(started("job-queue.js")), /completed \{ text: 'Hello Ada' \}/);
+  assert.match(await ends(started("job-queue.js")), /completed \{ text: 'Hello Ada' \}\n0\n/);
+  assert.match(await ends(started("operate.js")), /^true\nfalse \d+\n$/);
   assert.match(await ends(started("errors.js")), /^DATA_TOO_LARGE jobs\[0\]\.data$/m);
   assert.match(await ends(started("stubs.js")), /^\S+ \d+$/m);
   if (CERTIFICATES !== "") {

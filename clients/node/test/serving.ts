@@ -14,6 +14,8 @@ import {
 } from "@grpc/grpc-js";
 import { Client, type ClientOptions } from "jobwire";
 import {
+  AdminServiceClient,
+  AdminServiceService,
   type GetJobRequest,
   type GetJobResponse,
   type PublishRequest,
@@ -38,23 +40,35 @@ export function connected(t: TestContext, target = SERVER, options: ClientOption
   return client;
 }
 
+interface UnaryMethod {
+  path: string;
+  requestSerialize: (request: unknown) => Buffer;
+  responseDeserialize: (bytes: Buffer) => unknown;
+}
+
 /** Stands before the real server, and hands every call on. */
 export class Relay {
   /** The address to call. */
   target = "";
   /** Publish calls that arrived here, in their order. */
   readonly publishes: PublishRequest[] = [];
-  /** What each call brought along. */
+  /** Calls of AdminService that arrived here, by name, in their order. */
+  readonly adminCalls: string[] = [];
+  /** What each call brought along: its token, and for whom it is made. */
   readonly tokens: unknown[] = [];
+  readonly actors: unknown[] = [];
   /** Run before a Publish call is handed on; what it throws is the answer. */
   before: (request: PublishRequest) => Promise<void> | void = () => {};
   /** Run when the server has answered a Publish call; what it throws is the answer. */
   after: (request: PublishRequest) => Promise<void> | void = () => {};
   /** Run before a GetJob call is handed on; what it throws is the answer. */
   beforeGet: (request: GetJobRequest) => Promise<void> | void = () => {};
+  /** Run when the server has answered a call of AdminService; what it throws is the answer. */
+  afterAdmin: () => Promise<void> | void = () => {};
   readonly #handedOn = new Set<ClientUnaryCall>();
   readonly #server = new Server({ "grpc.max_receive_message_length": -1 });
   readonly #client = new QueueServiceClient(SERVER, credentials.createInsecure());
+  readonly #admin = new AdminServiceClient(SERVER, credentials.createInsecure());
 
   async start(security = ServerCredentials.createInsecure()): Promise<void> {
     this.#server.addService(QueueServiceService, {
@@ -70,6 +84,19 @@ export class Relay {
         return this.#ask<GetJobResponse>((answer) => this.#client.getJob(request, answer));
       }),
     });
+    const admin = Object.entries(AdminServiceService).map(([name, method]) => [
+      name,
+      this.#handler(async (request) => {
+        this.adminCalls.push(name);
+        const { path, requestSerialize, responseDeserialize } = method as UnaryMethod;
+        const response = await this.#ask((answer) =>
+          this.#admin.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, answer as never),
+        );
+        await this.afterAdmin();
+        return response;
+      }),
+    ]);
+    this.#server.addService(AdminServiceService, Object.fromEntries(admin));
     const port = await new Promise<number>((resolve, reject) =>
       this.#server.bindAsync("127.0.0.1:0", security, (error, port) => (error ? reject(error) : resolve(port))),
     );
@@ -81,6 +108,7 @@ export class Relay {
     // Closing a client of grpc-js waits for the answers to its calls.
     for (const call of this.#handedOn) call.cancel();
     this.#client.close();
+    this.#admin.close();
   }
 
   #ask<Response>(
@@ -99,6 +127,7 @@ export class Relay {
   #handler<Request, Response>(handle: (request: Request) => Promise<Response>) {
     return (call: ServerUnaryCall<Request, Response>, answer: sendUnaryData<Response>) => {
       this.tokens.push(call.metadata.get("authorization")[0]);
+      this.actors.push(call.metadata.get("x-jobwire-actor")[0]);
       handle(call.request).then(
         (response) => answer(null, response),
         ({ code, details, metadata }) => answer({ code, details, metadata }),

@@ -206,11 +206,36 @@ test("a result that JSON cannot carry fails the job for good, since running it a
 });
 
 test("a pause is 0 s to 7 days", () => {
-  // A text, as the header Retry-After is one.
-  for (const bad of [-1, Number.NaN, 8 * 24 * 3600, Number.POSITIVE_INFINITY, "7" as never]) {
+  for (const bad of [-1, Number.NaN, 8 * 24 * 3600, Number.POSITIVE_INFINITY, "30" as unknown as number]) {
     assert.throws(() => new RetryIn(bad), RangeError);
     assert.throws(() => new ReleaseJob(bad), RangeError);
   }
+});
+
+test("a class of one's own that names nonsense fails its job, and the worker goes on", async (t) => {
+  class Later extends RetryIn {
+    override readonly seconds = "30" as unknown as number;
+  }
+  class Busy extends ReleaseJob {
+    override readonly delay = Number.NaN;
+  }
+  class Named extends Error {
+    static override name() {
+      return "not a text";
+    }
+  }
+  const errors = [new Later(0), new Busy(), new Named("no name")];
+  const server = await scripted(t);
+  const worker = await working(server, ({ data }) => Promise.reject(errors[data]), { concurrency: 3 });
+  const stream = await server.opened();
+  stream.deliver(...errors.map((_, n) => delivery(`h-${n}`, n)));
+  for (const n of errors.keys()) {
+    const end = await server.settled(`h-${n}`);
+    assert.ok(end.$case === "fail" && end.value.retryIn === undefined);
+    assert.match(end.value.message, n === 2 ? /^no name$/ : /it names no pause/);
+    assert.match(end.value.type, n === 2 ? /^Error$/ : /^(Later|Busy)$/);
+  }
+  assert.equal(worker.stopping, false);
 });
 
 test("a job made by hand tries out a handler", async () => {

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
 from jobwire.connection import Connection
 from jobwire.convert import progress_message
+from jobwire.credentials import Metadata
 from jobwire.errors import Aborted, InternalError, InvalidArgument, JobwireError, ResourceExhausted
 from jobwire.model import Progress
 from jobwire.outcome import JUST_COMPLETED, Failed, Released, Settling, StopReason, ack_item, bad_result
@@ -108,7 +109,7 @@ class Acker:
         self._all_answered = asyncio.Event()
         self._all_answered.set()
         self._beats: set[asyncio.Task[None]] = set()
-        self._receipt: tuple[int, asyncio.Task[None]] | None = None
+        self._receipt: tuple[tuple[str, int, int], asyncio.Task[None]] | None = None
 
     def settle(self, handle: str, outcome: Settling) -> None:
         """Report how a delivery ended; said once, it is repeated until it is answered."""
@@ -165,9 +166,10 @@ class Acker:
 
     async def receipt(self) -> None:
         """Let the server know of all that has arrived so far. Returns when it does, or when it could not be told."""
-        sequence = self._standing.last_sequence
-        if self._receipt is None or self._receipt[0] != sequence or self._receipt[1].done():
-            self._receipt = sequence, self.beat()  # one call for all that came in one event
+        standing = self._standing
+        event = standing.id, standing.epoch, standing.last_sequence  # each stream counts its own
+        if self._receipt is None or self._receipt[0] != event or self._receipt[1].done():
+            self._receipt = event, self.beat()  # one call for all that came in one event
         await asyncio.wait([self._receipt[1]])
 
     async def all_answered(self) -> None:
@@ -182,9 +184,13 @@ class Acker:
             session_id=self._standing.id, last_sequence=self._standing.last_sequence, close_session=True
         )
         try:
-            await self._connection.call(self._connection.queue.Ack, request, within)
+            await self._connection.call(self._ack, request, within)
         except JobwireError as error:
             log.warning("could not close session %s, it ends by itself: %s", self._standing.id, error)
+
+    def _ack(self, request: pb.AckRequest, *, timeout: float, metadata: Metadata | None) -> Awaitable[pb.AckResponse]:
+        """Make the call, over the connection as it is now: between two attempts it may be left for another one."""
+        return self._connection.queue.Ack(request, timeout=timeout, metadata=metadata)
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -236,7 +242,7 @@ class Acker:
         return items
 
     def _credits_due(self) -> bool:
-        return bool(self._standing.id) and self._standing.told_credits != self._credits_wanted()
+        return self._standing.open and self._standing.told_credits != self._credits_wanted()
 
     async def _send(self, items: Mapping[str, pb.AckItem]) -> JobwireError | None:
         """Send statements and take their answers. Returns the error if some of them have to be sent again."""
@@ -246,16 +252,19 @@ class Acker:
         # Only here, since alike statements are one object.
         for handle, item in zip(items, request.items, strict=True):
             item.handle = handle
-        if self._credits_due():
-            request.max_in_flight = self._credits_wanted()
+        places = self._credits_wanted() if self._credits_due() else None
+        if places is not None:
+            request.max_in_flight = places
         # Not those that say something newer than the items of a group that is being taken apart.
         sent = {handle: each for handle, each in self._extensions.items() if items.get(handle) is each.item}
         try:
             response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
         except JobwireError as error:
+            if places is not None:
+                standing.told(session, epoch, places, answered=False)
             return await self._sort_out(items, error)
-        if request.HasField("max_in_flight") and (session, epoch) == (standing.id, standing.epoch):
-            standing.told_credits = request.max_in_flight
+        if places is not None:
+            standing.told(session, epoch, places, answered=True)
         settled: list[str] = []
         for (handle, item), result in zip(items.items(), response.results, strict=True):
             if item is not JUST_COMPLETED and item.HasField("extend"):

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from jobwire.credentials import Token, call_metadata
-from jobwire.errors import error_from_rpc
+from jobwire.credentials import Metadata, Token, call_metadata
+from jobwire.errors import JobwireError, Unavailable, error_from_rpc
 from jobwire.retrying import Attempts
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
+from jobwire.waiting import asked_to_end
 
 if TYPE_CHECKING:
     # At run time there is one class of stubs for both kinds of channel.
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
+_Request_contra = TypeVar("_Request_contra", bound=Message, contravariant=True)
+_Response_co = TypeVar("_Response_co", bound=Message, covariant=True)
+
+
+class Method(Protocol[_Request_contra, _Response_co]):
+    """A unary call of the contract, as a stub has it."""
+
+    def __call__(
+        self, request: _Request_contra, /, *, timeout: float, metadata: Metadata | None
+    ) -> Awaitable[_Response_co]:
+        """Make the call."""
+        ...
 
 
 def channel_options(balancing: str = "round_robin") -> Sequence[tuple[str, int | str]]:
@@ -50,11 +63,13 @@ def channel_options(balancing: str = "round_robin") -> Sequence[tuple[str, int |
         ("grpc.max_receive_message_length", 64 * 1024 * 1024),
         ("grpc.max_send_message_length", 4 * 1024 * 1024),
         ("grpc.service_config", json.dumps({"loadBalancingConfig": [{balancing: {}}]})),
+        # Otherwise channels that are made alike share what they have connected, also what a worker has left as dead.
+        ("grpc.use_local_subchannel_pool", int(balancing == "pick_first")),
     )
 
 
 class Connection:
-    """One channel and its stubs."""
+    """One channel and its stubs, until it is left for another one."""
 
     def __init__(
         self,
@@ -68,35 +83,56 @@ class Connection:
         self.target = target
         self.metadata = call_metadata(token, actor)
         """Makes the metadata that every call carries; raises Unauthenticated."""
-        options = channel_options(balancing)
+        self._tls = tls
+        self._options = channel_options(balancing)
+        self.line = 0
+        """The number of the present channel."""
+        self._open()
+
+    def _open(self) -> None:
         self._channel = (
-            grpc.aio.insecure_channel(target, options=options)
-            if tls is None
-            else grpc.aio.secure_channel(target, tls, options=options)
+            grpc.aio.insecure_channel(self.target, options=self._options)
+            if self._tls is None
+            else grpc.aio.secure_channel(self.target, self._tls, options=self._options)
         )
         self.queue: QueueServiceAsyncStub = QueueServiceStub(self._channel)
         self.admin: AdminServiceAsyncStub = AdminServiceStub(self._channel)
 
-    async def call(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout: float
-    ) -> Response:
+    async def leave(self, line: int) -> None:
+        """Go on over a new channel, since the one of this number may be dead without anybody having said so.
+
+        What is under way over the old one ends: calls as unavailable, streams as cancelled. If it was left before, by
+        somebody else who shares it, nothing happens.
+        """
+        if line == self.line:
+            left = self._channel
+            self.line += 1
+            self._open()
+            await left.close()
+
+    async def call(self, method: Method[Request, Response], request: Request, timeout: float) -> Response:
         """Make a call, repeated with growing pauses within `timeout` seconds; raises JobwireError."""
         attempts = Attempts(timeout)
         while True:
             try:
-                return await method(request, timeout=attempts.timeout(), metadata=self.metadata())
-            except grpc.aio.AioRpcError as failure:
-                error = error_from_rpc(failure, self.target)
+                return await self.attempt(method, request, attempts.timeout())
+            except JobwireError as failure:
+                error = failure
             await asyncio.sleep(attempts.pause_after(error))
 
-    async def attempt(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, timeout: float
-    ) -> Response:
+    async def attempt(self, method: Method[Request, Response], request: Request, timeout: float) -> Response:
         """Make a call once; raises JobwireError."""
+        line = self.line
         try:
             return await method(request, timeout=timeout, metadata=self.metadata())
         except grpc.aio.AioRpcError as failure:
             raise error_from_rpc(failure, self.target) from failure
+        except asyncio.CancelledError:
+            if asked_to_end() or line == self.line:
+                raise
+            raise Unavailable(
+                f"the connection to Jobwire at {self.target} was left while a call was under way"
+            ) from None
 
     async def close(self) -> None:
         """Close the channel; what is under way is cancelled."""

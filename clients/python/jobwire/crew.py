@@ -28,7 +28,8 @@ class _Run:
     delivery: Delivery
     reporter: Reporter
     task: asyncio.Task[None] | None = None
-    begun: bool = False
+    stoppable: bool = False
+    """Whether a cancellation of the task would end the handler, or what it waits for to begin."""
     reason: StopReason | None = None
     dropped: bool = False
 
@@ -66,7 +67,7 @@ class Crew:
         run.task = self._loop.create_task(self._see_through(run, handle), name=f"jobwire {job_id}")
 
     async def _see_through(self, run: _Run, handle: str) -> None:
-        run.begun = True
+        run.stoppable = True
         outcome: Outcome
         try:
             if run.reason is not None:
@@ -81,7 +82,9 @@ class Crew:
             outcome = Stopped()
         except BaseException as error:  # noqa: BLE001 - whatever broke, the job gets an end
             outcome = raised(error, told_to_stop=False)
-        if run.reporter.leaves and not isinstance(outcome, Completed):
+        # What stops a handler must not cut short the way of its checkpoint; that is over when the run is dropped.
+        run.stoppable = False
+        if run.reporter.leaves and not run.dropped and not isinstance(outcome, Completed):
             with contextlib.suppress(asyncio.CancelledError):
                 await run.reporter.left()
         self._ended(handle, run, outcome)
@@ -107,8 +110,7 @@ class Crew:
         for handle in handles:
             run = self._runs.get(handle)
             if run is not None and not run.dropped:
-                run.dropped = True
-                self._dropped += 1
+                self._leave_out(run)
                 self._acker.forget(handle)
                 self.stop(handle, StopReason.LEASE_LOST)
 
@@ -121,8 +123,7 @@ class Crew:
         for handle, run in list(self._runs.items()):
             log.warning("job %s: its handler did not stop in time; the job is given back", run.delivery.job_id)
             if not run.dropped:
-                run.dropped = True
-                self._dropped += 1
+                self._leave_out(run)
                 self._acker.settle(handle, Released())
             run.reporter.cancelled = True
             self._cancel(run)
@@ -140,10 +141,15 @@ class Crew:
             self._one_ended.clear()
             await self._one_ended.wait()
 
+    def _leave_out(self, run: _Run) -> None:
+        run.dropped = True
+        run.reporter.close()
+        self._dropped += 1
+
     @staticmethod
     def _cancel(run: _Run) -> None:
         # A task that is cancelled before its first step would never report an end.
-        if run.begun and run.task is not None:
+        if run.stoppable and run.task is not None:
             run.task.cancel()
 
     def _ended(self, handle: str, run: _Run, outcome: Outcome) -> None:

@@ -29,7 +29,7 @@ from jobwire.retrying import Backoff
 from jobwire.running import Runner
 from jobwire.standing import Standing
 from jobwire.v1 import queue_service_pb2 as pb
-from jobwire.waiting import first_of, set_within
+from jobwire.waiting import asked_to_end, first_of, set_within
 from jobwire.wire import MAX_CALL_ITEMS, from_duration
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ class Session:
         )
         self._crew = Crew(concurrency, runner, self._acker)
         self._call: grpc.aio.UnaryStreamCall[pb.SubscribeRequest, pb.SubscribeResponse] | None = None
+        # Over which of the connection's channels it goes.
+        self._line = 0
         self._quiet = False
         self._ever_opened = False
         self._trouble = ""
@@ -143,6 +145,7 @@ class Session:
             metadata = self._connection.metadata()
         except Unauthenticated as error:
             return self._refused(error, resuming)
+        self._line = self._connection.line
         self._call = self._connection.queue.Subscribe(self._next_request(), metadata=metadata)
         try:
             while isinstance(event := await self._call.read(), pb.SubscribeResponse):
@@ -155,10 +158,9 @@ class Session:
         except grpc.aio.AioRpcError as failure:
             return self._refused(error_from_rpc(failure, self._connection.target), resuming)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if asked_to_end():
                 raise
-            # Only the call was cancelled: by the watch for silence, or since the session is over.
+            # Only the call was cancelled: since it was silent, its connection was left, or the session is over.
         finally:
             self._call.cancel()
             self._call = None
@@ -186,10 +188,11 @@ class Session:
         self._answered.clear()
         standing = self._standing
         # One credit at least may be named here; an Ack corrects that as soon as the stream is open.
-        standing.subscribing(credits_told=max(1, self._credits_wanted()))
+        places = max(1, self._credits_wanted())
+        standing.subscribing(credits_told=places)
         request = pb.SubscribeRequest()
         request.CopyFrom(self._request)
-        request.max_in_flight = standing.told_credits
+        request.max_in_flight = places
         if standing.id:
             # Beyond what one call may name, what still runs counts for more than what only waits for an answer.
             held = sorted(standing.held, key=lambda handle: not self._crew.runs(handle))[:MAX_CALL_ITEMS]
@@ -265,7 +268,7 @@ class Session:
         return 0 if self._quiet else max(0, self._crew.places)
 
     async def _watch(self) -> None:
-        """End a stream that brings nothing, and stop handlers when nothing at all is heard of the server."""
+        """Leave a stream that brings nothing, and stop handlers when nothing at all is heard of the server."""
         loop = asyncio.get_running_loop()
         while True:
             dues = []
@@ -273,8 +276,10 @@ class Session:
                 if self._standing.event_due > loop.time():
                     dues.append(self._standing.event_due)
                 else:
-                    log.warning("queue %s: the stream is silent; resuming", self._queue)
+                    log.warning("queue %s: the stream is silent; resuming over another connection", self._queue)
+                    self._standing.fell_silent()
                     self._call.cancel()
+                    await self._connection.leave(self._line)
             if self._standing.id:
                 if self._standing.sign_due > loop.time():
                     dues.append(self._standing.sign_due)

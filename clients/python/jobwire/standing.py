@@ -26,11 +26,12 @@ class Standing:
         """The last event received on the present stream."""
         self.held: dict[str, str] = {}
         """The job ids of the deliveries that the session holds, by handle."""
-        self.told_credits = 0
-        """The credits that the server was told of last."""
+        self.told_credits: int | None = 0
+        """The credits that the server was told of last; None if it may have heard others since."""
         self.heartbeat = 0.0
         self._grace = 0.0
         self._opened = False
+        self._patient = False
         self._last_event = 0.0
         self._last_sign = 0.0
         self.changed = asyncio.Event()
@@ -55,6 +56,15 @@ class Standing:
         self._opened = True
         self.changed.set()
 
+    def told(self, session: str, epoch: int, places: int, *, answered: bool) -> None:
+        """An Ack of that session and epoch has named its places as credits.
+
+        It may have counted though it was not answered; and one that a resume has overtaken may have counted before or
+        after that.
+        """
+        if session == self.id:
+            self.told_credits = places if answered and epoch == self.epoch else None
+
     def draining(self, resume_within: float) -> None:
         """The server goes away, and waits so long for a resume."""
         self._grace = resume_within
@@ -64,11 +74,17 @@ class Standing:
         """An event arrived."""
         self.last_sequence = sequence
         self._last_event = _now()
+        if self._opened:
+            self._patient = False
         self.sign()
 
     def sign(self) -> None:
         """The server gave a sign of life."""
         self._last_sign = _now()
+
+    def fell_silent(self) -> None:
+        """The stream was given up since it brought nothing."""
+        self._patient = True
 
     def lost(self) -> None:
         """The session is over."""
@@ -78,9 +94,21 @@ class Standing:
         self.held.clear()
 
     @property
+    def open(self) -> bool:
+        """Whether the last Subscribe has been answered: until then it may overrule what is said of credits."""
+        return bool(self.id) and self._opened
+
+    @property
     def event_due(self) -> float:
-        """When a stream that brought no event until then is dead: after two thirds of the grace that holds."""
-        return self._last_event + (self._silence if self._opened else OPENING_TIME)
+        """When a stream that brought no event until then is given up, and its connection with it.
+
+        After half of the grace that holds: what is left of the time until `sign_due` is for the resume, of which
+        handlers then notice nothing. A stream that follows a silent one has all that time, or a delivery that takes so
+        long on a slow line would never arrive.
+        """
+        if not self._opened:
+            return self._last_event + OPENING_TIME
+        return self._last_event + (self._silence if self._patient else self._grace / 2)
 
     @property
     def sign_due(self) -> float:

@@ -1,10 +1,16 @@
-"""Two ways to wait that asyncio lacks."""
+"""What asyncio lacks of waiting and cancelling."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
+
+
+def asked_to_end() -> bool:
+    """Whether a CancelledError is meant for the present task, and not only for a call that it waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 async def set_within(event: asyncio.Event, seconds: float | None) -> bool:

@@ -170,7 +170,7 @@ impl Acker {
         }
         self.not_before = None;
         let handles = self.gathered(now);
-        let credits_due = standing.exists() && standing.told_credits != credits;
+        let credits_due = standing.is_open() && standing.told_credits != Some(credits);
         if handles.is_empty() && !credits_due {
             return;
         }
@@ -204,10 +204,13 @@ impl Acker {
         if with_statements {
             self.sending = false;
         }
+        if let Some(credits) = ended.request.max_in_flight {
+            standing.told(&ended.request.session_id, ended.epoch, credits, ended.answer.is_ok());
+        }
         let answer = match ended.answer {
             Ok(answer) => answer,
             Err(error) if with_statements => {
-                self.sort_out(ended.handles, error, standing);
+                self.sort_out(ended.handles, &ended.request.items, error, standing);
                 return orders;
             }
             Err(error) => {
@@ -218,11 +221,6 @@ impl Acker {
         if with_statements {
             self.backoff.reset();
             self.not_before = None;
-        }
-        if let Some(told) = ended.request.max_in_flight
-            && (&ended.request.session_id, ended.epoch) == (&standing.id, standing.epoch)
-        {
-            standing.told_credits = told;
         }
         let said = ended.handles.into_iter().zip(ended.request.items).zip(ended.versions);
         for (((handle, item), version), result) in said.zip(answer.results) {
@@ -320,7 +318,7 @@ impl Acker {
     }
 
     /// Finds what a call failed for.
-    fn sort_out(&mut self, mut handles: Vec<Handle>, error: Error, standing: &mut Standing) {
+    fn sort_out(&mut self, mut handles: Vec<Handle>, said: &[AckItem], error: Error, standing: &mut Standing) {
         let may_be_one =
             matches!(error.code, Code::Aborted | Code::InvalidArgument | Code::ResourceExhausted | Code::Internal);
         if may_be_one && handles.len() > 1 {
@@ -335,7 +333,7 @@ impl Acker {
                 Code::Aborted => {
                     return self.locked_for(handle, jitter(LOCKED_PAUSE) + error.retry_after.unwrap_or_default());
                 }
-                Code::InvalidArgument => return self.refused(&handle, &error, standing),
+                Code::InvalidArgument => return self.refused(&handle, &said[0], &error, standing),
                 // Let the others pass.
                 _ => {
                     if let Some(outcome) = self.settlings.shift_remove(&handle) {
@@ -373,9 +371,11 @@ impl Acker {
     }
 
     /// Replaces a statement that the server does not take by the next plainer one, so that the job gets an end.
-    fn refused(&mut self, handle: &Handle, error: &Error, standing: &mut Standing) {
+    fn refused(&mut self, handle: &Handle, said: &AckItem, error: &Error, standing: &mut Standing) {
         let job = standing.name(handle);
-        let Some(outcome) = self.settlings.get_mut(handle) else {
+        let extended = matches!(said.outcome, Some(ack_item::Outcome::Extend(_)));
+        // The run may have ended meanwhile: nothing is said against its end.
+        let Some(outcome) = self.settlings.get_mut(handle).filter(|_| !extended) else {
             tracing::error!("job {job}: the server refused to extend it: {error}");
             return self.forget(handle);
         };

@@ -1,4 +1,4 @@
-//! The client: publish jobs, look at them, wait for them.
+//! The client: publish jobs, look at them, wait for them; and what an operator does.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use crate::connection::{Connection, Target};
 use crate::errors::Error;
 use crate::following;
 use crate::new_job::NewJob;
+use crate::operating::{Operation, operate};
 use crate::v1::{GetJobRequest, Job, JobSpec, PublishRequest, PublishResult};
 use crate::wire::{MAX_CALL_BYTES, MAX_CALL_ITEMS, size_in_call};
 
@@ -74,6 +75,17 @@ impl Client {
     /// Errors: DEADLINE_EXCEEDED if it did not finish in that time, NOT_FOUND if there is no such job.
     pub async fn wait(&self, queue: &str, job_id: &str, within: Option<Duration>) -> Result<Job, Error> {
         following::to_the_end(&self.connection, queue, job_id, within).await
+    }
+
+    /// Makes a call of AdminService, what an operator does: the request says which, such as [`CancelJobsRequest`](crate::v1::CancelJobsRequest).
+    ///
+    /// What the contract calls idempotent is repeated as the other calls are. ChangeJobs, UpdateJobs, PurgeQueue, DeleteQueue, RedriveJobs and
+    /// UnblockKeys are made once, with the client's timeout or 15 s, whichever is longer; if their answer does not come, ListActions says what
+    /// was done.
+    ///
+    /// Errors: those that the contract names for the call.
+    pub async fn admin<M: Operation>(&self, request: M) -> Result<M::Answer, Error> {
+        operate(&self.connection, request, self.timeout).await
     }
 
     async fn publish_call(&self, queue: &str, jobs: Vec<JobSpec>) -> Result<Vec<PublishResult>, Error> {

@@ -1,9 +1,12 @@
 //! The connection to Jobwire: where it leads, its settings, and calls that are repeated where that helps.
 
+use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Response, Status};
@@ -15,12 +18,19 @@ use crate::v1::queue_service_client::QueueServiceClient;
 /// A page of ListJobs is the largest answer; requests stay below 4 MiB by the contract.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// Where Jobwire is, and how to speak to it. A `&str` is one without TLS and token.
-#[derive(Clone, Debug)]
+/// Where Jobwire is, and how to speak to it. A `&str` is one without TLS and token. The token is in no text that is shown or logged.
+#[derive(Clone)]
 pub struct Target {
     address: String,
     tls: Option<ClientTlsConfig>,
     token: Option<String>,
+    actor: Option<String>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl From<&str> for Target {
@@ -38,7 +48,7 @@ impl From<String> for Target {
 impl Target {
     /// Host and port, such as `127.0.0.1:50051`, without encryption. `dns:///` before it, as other languages want it, is fine.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), tls: None, token: None }
+        Self { address: address.into(), tls: None, token: None, actor: None }
     }
 
     /// Speak TLS, and trust the authorities that this system trusts.
@@ -57,6 +67,12 @@ impl Target {
     /// Name this token in every call. Without TLS whoever listens can read it.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// For whom calls are made: the name in the record of what operators do.
+    pub fn actor(mut self, name: impl Into<String>) -> Self {
+        self.actor = Some(name.into());
         self
     }
 
@@ -86,6 +102,11 @@ impl Target {
     }
 }
 
+/// Metadata is ASCII.
+fn ascii(text: &str) -> String {
+    text.chars().map(|letter| if matches!(letter, ' '..='~') { letter } else { '?' }).collect()
+}
+
 fn deepest(mut error: &dyn std::error::Error) -> String {
     while let Some(inner) = error.source() {
         error = inner;
@@ -93,9 +114,20 @@ fn deepest(mut error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
+/// What tells the server the token.
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Error> {
+    let is_word = !token.is_empty() && token.bytes().all(|letter| letter.is_ascii_graphic());
+    let said = format!("Bearer {token}").parse::<MetadataValue<Ascii>>().ok().filter(|_| is_word);
+    let mut said = said.ok_or_else(|| {
+        Error::invalid("a token must be a word of plain ASCII, without blanks or ends of lines".into())
+    })?;
+    said.set_sensitive(true);
+    Ok(said)
+}
+
 pub(crate) type Stub = QueueServiceClient<Channel>;
 
-/// One connection, made with the first call and again whenever it breaks. Clones share it.
+/// One connection, made with the first call and again whenever it breaks. Clones share it until one of them leaves it.
 ///
 /// It is to one address: a name is looked up at each connect, and Acks go to the replica that serves the worker's stream.
 /// tonic has no backoff of its own; the pauses between our calls are what spares a server that is coming back.
@@ -104,28 +136,36 @@ pub(crate) struct Connection {
     pub(crate) target: String,
     endpoint: Endpoint,
     channel: Channel,
+    /// Cancelled when the channel is left.
+    left: CancellationToken,
     authorization: Option<MetadataValue<Ascii>>,
+    actor: Option<MetadataValue<Ascii>>,
 }
 
 impl Connection {
     /// Sends nothing yet. To be called within a Tokio runtime.
     pub(crate) fn new(target: &Target) -> Result<Self, Error> {
-        let authorization = target.token.as_ref().map(|token| {
-            format!("Bearer {token}")
-                .parse()
-                .map_err(|_| Error::invalid("the token has characters that no header takes".into()))
-        });
+        let authorization = target.token.as_deref().map(bearer);
         let endpoint = target.endpoint()?;
         Ok(Self {
             target: target.address.clone(),
             channel: endpoint.connect_lazy(),
+            left: CancellationToken::new(),
             endpoint,
             authorization: authorization.transpose()?,
+            actor: target.actor.as_deref().and_then(|name| ascii(name).parse().ok()),
         })
     }
 
-    /// The next call goes over a new connection: this one may be dead without either end having noticed.
-    pub(crate) fn renew(&mut self) {
+    /// One that may be left without those that share it.
+    pub(crate) fn apart(self) -> Self {
+        Self { left: CancellationToken::new(), ..self }
+    }
+
+    /// Goes on over a new connection, since this one may be dead without anybody having said so. Calls that are under way end without an answer.
+    pub(crate) fn leave(&mut self) {
+        self.left.cancel();
+        self.left = CancellationToken::new();
         self.channel = self.endpoint.connect_lazy();
     }
 
@@ -140,6 +180,20 @@ impl Connection {
             request.metadata_mut().insert("authorization", authorization.clone());
         }
         request
+    }
+
+    /// The same, with the name of who operates.
+    pub(crate) fn operators_request<M>(&self, message: M) -> Request<M> {
+        let mut request = self.request(message);
+        if let Some(actor) = &self.actor {
+            request.metadata_mut().insert("x-jobwire-actor", actor.clone());
+        }
+        request
+    }
+
+    /// Calls any method by its path.
+    pub(crate) fn caller(&self) -> Grpc<Channel> {
+        Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     /// Makes a call, repeated with growing pauses within `timeout`.
@@ -174,10 +228,19 @@ impl Connection {
         let mut request = self.request(message);
         // Tells the server; the time that connecting takes is counted here alone.
         request.set_timeout(timeout);
-        match tokio::time::timeout(timeout, method(self.stub(), request)).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(Error::from_status(&status, &self.target)),
-            Err(_) => Err(Error::no_answer(&self.target)),
+        self.answered(method(self.stub(), request), timeout).await
+    }
+
+    /// The answer to a call that is made over this connection, or what is wrong.
+    pub(crate) async fn answered<R>(
+        &self,
+        call: impl Future<Output = Result<Response<R>, Status>>,
+        timeout: Duration,
+    ) -> Result<R, Error> {
+        match self.left.run_until_cancelled(tokio::time::timeout(timeout, call)).await {
+            Some(Ok(Ok(answer))) => Ok(answer.into_inner()),
+            Some(Ok(Err(status))) => Err(Error::from_status(&status, &self.target)),
+            Some(Err(_)) | None => Err(Error::no_answer(&self.target)),
         }
     }
 }

@@ -83,7 +83,8 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed later. Every call of the contract may be repeated safely.
+    /// Whether the same call may succeed later. That it may be repeated safely holds for all but what [`Client::admin`](crate::Client::admin)
+    /// makes once.
     pub fn is_worth_repeating(&self) -> bool {
         self.retry_after.is_some() || matches!(self.code, Code::Unavailable | Code::DeadlineExceeded | Code::Aborted)
     }

@@ -1,6 +1,6 @@
 //! Publishes jobs to Jobwire, a job queue as a service, waits for them, and works on them.
 //!
-//! [`Client`] publishes, [`Worker`] works and resumes when its connection breaks, [`v1`] has the generated stubs for all else. Jobs run at least
+//! [`Client`] publishes and operates, [`Worker`] works and resumes when its connection breaks, [`v1`] has the generated stubs for all else. Jobs run at least
 //! once: after a lost connection a job may run again, so handlers are idempotent. What there is to tell goes to `tracing` under `jobwire`.
 //!
 //! Everything runs on Tokio.
@@ -13,6 +13,7 @@ mod errors;
 mod following;
 mod job;
 mod new_job;
+mod operating;
 mod outcome;
 mod reading;
 mod retrying;
@@ -26,6 +27,7 @@ pub use connection::Target;
 pub use errors::{Error, FieldViolation};
 pub use job::Job;
 pub use new_job::NewJob;
+pub use operating::Operation;
 pub use outcome::{JobError, StopReason};
 pub use tokio_util::sync::CancellationToken;
 pub use tonic::Code;

@@ -20,7 +20,7 @@ use crate::crew::{Crew, Handler, Run};
 use crate::errors::Error;
 use crate::job::{Handle, Word};
 use crate::outcome::{Outcome, StopReason, settling};
-use crate::retrying::Backoff;
+use crate::retrying::{Backoff, end_of};
 use crate::standing::Standing;
 use crate::v1::subscribe_response::Event;
 use crate::v1::{AckRequest, Delivery, Draining, Resume, SessionOpened, SubscribeRequest, SubscribeResponse};
@@ -105,7 +105,7 @@ impl Session {
     ) -> Self {
         let (sender, words) = mpsc::unbounded_channel();
         Self {
-            connection,
+            connection: connection.apart(),
             queue: request.queues.join(", "),
             request,
             signals,
@@ -142,7 +142,7 @@ impl Session {
     /// Takes no more jobs, finishes or gives back those in hand, reports their ends, and leaves.
     async fn end(&mut self, grace: Duration) {
         let hurry = self.signals.hurry.clone();
-        let deadline = Instant::now() + grace;
+        let deadline = end_of(grace);
         self.quiet = true;
         // A session that is just being opened could not be closed otherwise, and would keep its first jobs for a grace.
         let answered = |session: &Self| hurry.is_cancelled() || !matches!(session.stream, Stream::Opening(_));
@@ -206,9 +206,9 @@ impl Session {
             self.quiet = true;
         }
         if !matches!(self.stream, Stream::None) && self.standing.event_due() <= now {
-            tracing::warn!("queue {}: the stream is silent; resuming", self.queue);
-            // It may be the connection, which a dead peer keeps as it is until a keepalive fails.
-            self.connection.renew();
+            tracing::warn!("queue {}: the stream is silent; resuming over another connection", self.queue);
+            self.standing.fell_silent();
+            self.connection.leave();
             self.end_stream();
         }
         if self.standing.exists() && self.standing.sign_due() <= now {
@@ -267,9 +267,10 @@ impl Session {
 
     fn subscribe(&mut self) {
         // One credit at least may be named here; an Ack corrects that as soon as the stream is open.
-        self.standing.subscribing(self.credits().max(1));
+        let credits = self.credits().max(1);
+        self.standing.subscribing(credits);
         let mut request = self.request.clone();
-        request.max_in_flight = Some(self.standing.told_credits);
+        request.max_in_flight = Some(credits);
         if self.standing.exists() {
             // Beyond what one call may name, what still runs counts for more than what only waits for an answer.
             let mut held: Vec<&Handle> = self.standing.held.keys().collect();

@@ -14,7 +14,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -27,12 +27,15 @@ from grpc_status import rpc_status
 from jobwire_server.api.calls import Call, CallObserver, begin, this_call
 from jobwire_server.api.errors import code_of, internal_status, status_of
 from jobwire_server.api.fields import broken
-from jobwire_server.domain.errors import JobwireError
+from jobwire_server.api.unknown_fields import refuse_unknown_fields
+from jobwire_server.domain.errors import JobwireError, UnknownField
 
 REQUEST_ID = "x-request-id"
 
 _ACCEPTED_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _STANDARD = ("grpc.health.", "grpc.reflection.")
+_OF_RUNNING_WORK = ("QueueService/Subscribe", "QueueService/Ack")
+"""These pass over fields that they do not know: a server that is taken back to an older release ends no running job."""
 _OUR_FAULT = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -42,7 +45,10 @@ log = structlog.get_logger(__name__)
 
 
 class _Unreadable:
-    """Stands for a request that is no message of its type, until the call can be refused like any other."""
+    """Stands for a request that cannot be taken as it is, until the call can be refused like any other."""
+
+    def __init__(self, error: JobwireError | None = None) -> None:
+        self.error = error
 
 
 Turn = Callable[[], AbstractAsyncContextManager[None]]
@@ -92,16 +98,17 @@ class CallBoundary(grpc.aio.ServerInterceptor):
         if turn := self._turns.get(method):
             # As if requests were a stream: nothing of them is received before it is asked for.
             make, behaviour = grpc.stream_unary_rpc_method_handler, _receiving(behaviour, turn)
+        name = method.lstrip("/")
+        ours = not name.startswith(_STANDARD)
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
-            self._bounded(method.lstrip("/"), behaviour),
-            _forgiving(handler.request_deserializer),
+            self._bounded(name, behaviour, ours=ours),
+            _forgiving(handler.request_deserializer, strictly=ours and not name.endswith(_OF_RUNNING_WORK)),
             handler.response_serializer,
         )
         return wrapped
 
-    def _bounded(self, method: str, behaviour: Any) -> Behaviour:
+    def _bounded(self, method: str, behaviour: Any, *, ours: bool) -> Behaviour:
         run: Behaviour = _writing(behaviour) if inspect.isasyncgenfunction(behaviour) else behaviour
-        ours = not method.startswith(_STANDARD)
 
         async def call(request: Any, context: Context) -> Any:
             call = Call(method, _request_id(context), context.peer(), quiet=not ours)
@@ -131,7 +138,7 @@ class CallBoundary(grpc.aio.ServerInterceptor):
             finally:
                 # Before the answer leaves: whoever has it finds its line in the log.
                 self._finish(call, code)
-            await _abort(context, call, refused)
+            return await _abort(context, call, refused)
 
         return call
 
@@ -163,7 +170,7 @@ def _request_id(context: Context) -> str:
     return told if told is not None and _ACCEPTED_ID.fullmatch(told) else str(uuid_utils.uuid4())
 
 
-async def _abort(context: Context, call: Call, status: Status) -> None:
+async def _abort(context: Context, call: Call, status: Status) -> NoReturn:
     packed = rpc_status.to_status(status)
     try:
         await context.abort(packed.code, packed.details, (*packed.trailing_metadata, (REQUEST_ID, call.request_id)))
@@ -182,21 +189,27 @@ def _parts(handler: grpc.RpcMethodHandler[Any, Any]) -> tuple[Any, Any]:
     return grpc.stream_stream_rpc_method_handler, handler.stream_stream
 
 
-def _forgiving(deserialize: Any) -> Callable[[bytes], Any]:
+def _forgiving(deserialize: Any, *, strictly: bool) -> Callable[[bytes], Any]:
     """Reads a request without raising: gRPC would answer UNKNOWN with the exception's text."""
 
     def read(message: bytes) -> Any:
         try:
-            return deserialize(message)
+            request = deserialize(message)
+            if strictly:
+                refuse_unknown_fields(request)
         except DecodeError:
             return _Unreadable()
+        except UnknownField as error:
+            return _Unreadable(error)
+        return request
 
     return read
 
 
 def _check_readable(call: Call, request: Any) -> None:
     if isinstance(request, _Unreadable):
-        raise broken("request", f"is no message that {call.name} takes: compare it with the proto files")
+        rule = f"is no message that {call.name} takes: compare it with the proto files"
+        raise request.error or broken("request", rule)
 
 
 def _receiving(behaviour: Behaviour, turn: Turn) -> Behaviour:

@@ -52,6 +52,21 @@ class DataTooLarge(InvalidArgument):
         )
 
 
+class UnknownField(InvalidArgument):
+    """A request has a field that this server's release does not know. `message` is the path of what holds it."""
+
+    reason = "UNKNOWN_FIELD"
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(
+            FieldViolation(
+                message or "request",
+                f"has a field that this server does not know, number {number}; the client is newer than the server:"
+                " update the server first, or leave the field out",
+            )
+        )
+
+
 class Unauthenticated(JobwireError):
     """The server wants a token that it knows, and the call brings none."""
 

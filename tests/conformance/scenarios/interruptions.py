@@ -59,6 +59,39 @@ async def resume_elsewhere(stage: Stage) -> None:
 
 
 @scenario
+async def peer_vanishes(stage: Stage) -> None:
+    """A handler whose connection goes dead without a word is not disturbed: its worker resumes over a new one, and Acks
+    that went nowhere come again.
+    """
+    proxy = await stage.proxy()
+    driver = await stage.driver(proxy.address)
+    # Handlers are to stop after 20 s of silence, and the server ends the session after three heartbeats: whoever first
+    # waits for what the keepalive finds out comes too late for both.
+    await driver.work(stage.queue, concurrency=3, heartbeat_interval=10)
+    held, ended = await stage.publish("held", "ends meanwhile")
+    await driver.hears_all("started", 2)
+    # Some gRPC pings when it has received something, to measure the line: all is quiet when that is answered.
+    await asyncio.sleep(1)
+    # The old connections stay as they are, to both ends.
+    proxy.forget()
+    proxy.lead_to("127.0.0.1", stage.second.port)
+    connections = proxy.connections
+    await driver.complete(ended, "meanwhile")
+    await stage.until(lambda: _connected_again(proxy, connections), lambda: _said("no other connection was made"))
+    await stage.completed(ended, "meanwhile")
+    await _goes_on(stage, driver, held)
+    assert len(driver.said("started", job_id=ended)) == 1
+
+
+async def _connected_again(proxy: Proxy, connections: int) -> bool:
+    return proxy.connections > connections
+
+
+async def _said(what: str) -> str:
+    return what
+
+
+@scenario
 async def drain(stage: Stage) -> None:
     """A handler that runs through a deploy of the server is not disturbed, and its end counts."""
     server = await stage.own_server(drain_linger=0.5)

@@ -53,6 +53,9 @@ final class Acker {
         }
     }
 
+    /** An event: each stream counts its own. */
+    private record Received(String session, long epoch, long sequence) {}
+
     private final Loop loop;
     private final Connection connection;
     private final Standing standing;
@@ -72,7 +75,7 @@ final class Acker {
     private boolean sending;
     private boolean closed;
     private Future<?> pause;
-    private long receiptSequence;
+    private Received received;
     private CompletableFuture<Void> receipt = CompletableFuture.completedFuture(null);
 
     /**
@@ -175,8 +178,9 @@ final class Acker {
 
     /** Lets the server know of all that has arrived so far. Done when it does, or when it could not be told. */
     CompletableFuture<Void> receipt() {
-        if (receiptSequence != standing.lastSequence || receipt.isDone()) {
-            receiptSequence = standing.lastSequence;
+        Received event = new Received(standing.id, standing.epoch, standing.lastSequence);
+        if (!event.equals(received) || receipt.isDone()) {
+            received = event;
             receipt = beat(); // one call for all that came in one event
         }
         return receipt;
@@ -334,7 +338,7 @@ final class Acker {
     }
 
     private boolean creditsDue() {
-        return !standing.id.isEmpty() && standing.toldCredits != creditsWanted.getAsInt();
+        return standing.open() && standing.toldCredits != creditsWanted.getAsInt();
     }
 
     /** Sends statements and takes their answers. The future has the error if some of them have to be sent again. */
@@ -355,11 +359,11 @@ final class Acker {
         });
         return ack(request.build(), Retrying.ATTEMPT_TIMEOUT)
                 .handle((response, error) -> {
+                    if (request.hasMaxInFlight()) {
+                        standing.told(session, epoch, request.getMaxInFlight(), error == null);
+                    }
                     if (error != null) {
                         return sortOut(items, (JobwireException) error);
-                    }
-                    if (request.hasMaxInFlight() && session.equals(standing.id) && epoch == standing.epoch) {
-                        standing.toldCredits = request.getMaxInFlight();
                     }
                     take(items, sent, response.getResultsList());
                     takeSign(session, response);

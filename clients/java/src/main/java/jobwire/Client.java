@@ -3,12 +3,14 @@ package jobwire;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.Function;
+import jobwire.v1.AdminServiceGrpc.AdminServiceBlockingStub;
 import jobwire.v1.GetJobRequest;
 import jobwire.v1.JobSpec;
 import jobwire.v1.PublishRequest;
 
 /**
- * Publishes jobs, looks at them, waits for them; share one among all threads.
+ * Publishes jobs, looks at them, waits for them, and does what operators do; share one among all threads.
  *
  * <p>The connection is made with the first call, and again whenever it breaks. A call is repeated within the client's
  * timeout where that helps; every method throws {@link JobwireException}. If the calling thread is interrupted, a call
@@ -16,6 +18,7 @@ import jobwire.v1.PublishRequest;
  */
 public final class Client implements AutoCloseable {
     private final Connection connection;
+    private final Operating operating;
     private final Duration timeout;
 
     /** Without TLS and token, and with a timeout of 10 s; {@code target} is host and port. */
@@ -31,10 +34,12 @@ public final class Client implements AutoCloseable {
     /**
      * @param endpoint where Jobwire is
      * @param timeout for each call, repetitions and pauses included
+     * @throws IllegalArgumentException the endpoint's target is no address
      */
     public Client(Endpoint endpoint, Duration timeout) {
         this.connection = Connection.forCallers(endpoint);
-        this.timeout = timeout;
+        this.operating = new Operating(connection, endpoint.actor());
+        this.timeout = Wire.bounded(timeout);
     }
 
     /**
@@ -119,15 +124,36 @@ public final class Client implements AutoCloseable {
      *
      * @param queue its queue; empty searches all
      * @param jobId its id
-     * @param within how long to wait
+     * @param within how long to wait; {@code ChronoUnit.FOREVER.getDuration()} is for ever
      * @throws JobwireException.DeadlineExceeded not finished within that time
      * @throws JobwireException.NotFound there is no such job
      */
     public JobInfo waitFor(String queue, String jobId, Duration within) {
-        return new Following(connection, queue, jobId).toTheEnd(within);
+        return new Following(connection, queue, jobId).toTheEnd(Wire.bounded(within));
     }
 
-    /** Lets calls that are under way end within the timeout, and closes the connection. Closing twice is fine. */
+    /**
+     * Makes a call of AdminService, what an operator does, over this client's connection:
+     * {@code client.admin(admin -> admin.cancelJobs(request))}.
+     *
+     * <p>Calls that the contract calls idempotent are repeated as the others of this client. {@code changeJobs}, {@code
+     * updateJobs}, {@code purgeQueue}, {@code deleteQueue}, {@code redriveJobs} and {@code unblockKeys} are made once, with
+     * the client's timeout or 15 s, whichever is longer; if their answer does not come, {@code listActions} says what was
+     * done.
+     *
+     * @param call makes one call with the stub that it is given, and may be asked to make it again
+     * @throws JobwireException.InvalidArgument a field breaks a rule
+     * @throws JobwireException.NotFound there is no such queue, schedule or session
+     * @throws JobwireException.Unavailable not within the timeout; the call may have taken effect
+     */
+    public <T> T admin(Function<AdminServiceBlockingStub, T> call) {
+        return operating.call(call, timeout);
+    }
+
+    /**
+     * Lets calls that are under way end within the timeout, and closes the connection. What is asked later fails with
+     * FAILED_PRECONDITION {@code CLOSED}. Closing twice is fine.
+     */
     @Override
     public void close() {
         connection.close(timeout);

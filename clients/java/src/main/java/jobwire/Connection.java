@@ -5,20 +5,39 @@ import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.StatusRuntimeException;
+import java.net.URI;
 import java.time.Duration;
 import java.util.concurrent.Executor;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
+import java.util.function.Supplier;
+import java.util.regex.Pattern;
+import jobwire.v1.AdminServiceGrpc;
+import jobwire.v1.AdminServiceGrpc.AdminServiceBlockingStub;
 import jobwire.v1.QueueServiceGrpc;
 import jobwire.v1.QueueServiceGrpc.QueueServiceBlockingStub;
 import jobwire.v1.QueueServiceGrpc.QueueServiceStub;
 
-/** The channel to Jobwire: its settings, its stubs, and calls that are repeated where that helps. */
+/**
+ * The channel to Jobwire, which may be left for another one: its settings, its stubs, and calls that are repeated where
+ * that helps.
+ */
 final class Connection {
+    private static final Pattern WEB = Pattern.compile("https?:", Pattern.CASE_INSENSITIVE);
+
     private final String target;
-    private final ManagedChannel channel;
-    private final QueueServiceBlockingStub blocking;
-    private final QueueServiceStub async;
+    private final ManagedChannelBuilder<?> builder;
+    private final Token token;
+
+    /** Each call that somebody waits for has a permit; who gets all of them knows that there is none. */
+    private final Semaphore underWay = new Semaphore(Integer.MAX_VALUE);
+
+    private volatile int line;
+    private volatile ManagedChannel channel;
+    private volatile QueueServiceBlockingStub blocking;
+    private volatile QueueServiceStub async;
+    private volatile AdminServiceBlockingStub admin;
 
     /** For callers that publish and look: calls are spread over all addresses of the name. */
     static Connection forCallers(Endpoint endpoint) {
@@ -35,7 +54,7 @@ final class Connection {
     }
 
     private static ManagedChannelBuilder<?> builder(Endpoint endpoint, String balancing) {
-        return Grpc.newChannelBuilder(endpoint.target(), endpoint.credentials())
+        return Grpc.newChannelBuilder(checked(endpoint.target()), endpoint.credentials())
                 .defaultLoadBalancingPolicy(balancing)
                 // A connection that died unnoticed is found within 40 s, also while no call is under way: proxies and
                 // firewalls forget connections that are idle for a few minutes.
@@ -46,12 +65,53 @@ final class Connection {
                 .maxInboundMessageSize(64 * 1024 * 1024);
     }
 
+    /** Refuses what gRPC would refuse in words of its own, or look for until the time is over. */
+    private static String checked(String target) {
+        boolean fine = target != null && !target.isEmpty() && !WEB.matcher(target).lookingAt();
+        try {
+            // Of such a port gRPC says nothing: the thread dies of it in which the name would be looked up.
+            fine = fine && URI.create("//" + target.substring(target.lastIndexOf('/') + 1)).getPort() <= 0xFFFF;
+        } catch (IllegalArgumentException noAddress) {
+            fine = false;
+        }
+        if (!fine) {
+            throw new IllegalArgumentException(
+                    "target: host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051, not \"" + target + '"');
+        }
+        return target;
+    }
+
     private Connection(Endpoint endpoint, ManagedChannelBuilder<?> builder) {
         target = endpoint.target();
+        this.builder = builder;
+        token = endpoint.token() == null ? null : new Token(endpoint.token());
+        open();
+    }
+
+    private void open() {
         channel = builder.build();
-        Token token = endpoint.token() == null ? null : new Token(endpoint.token());
         blocking = QueueServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
         async = QueueServiceGrpc.newStub(channel).withCallCredentials(token);
+        admin = AdminServiceGrpc.newBlockingStub(channel).withCallCredentials(token);
+    }
+
+    /** The number of the present channel. */
+    int line() {
+        return line;
+    }
+
+    /**
+     * Goes on over a new channel, since the one of this number may be dead without anybody having said so. What is
+     * under way over the old one ends as unavailable. If it was left before, by somebody else who shares it, nothing
+     * happens.
+     */
+    void leave(int number) {
+        if (number == line) {
+            ManagedChannel left = channel;
+            line = number + 1;
+            open();
+            left.shutdownNow();
+        }
     }
 
     /** Host and port. */
@@ -63,6 +123,11 @@ final class Connection {
     QueueServiceStub async() {
         connectAtOnce();
         return async;
+    }
+
+    /** The stub of what operators do; its calls have no deadline yet. */
+    AdminServiceBlockingStub admin() {
+        return admin;
     }
 
     /** Makes a call, repeated with growing pauses within {@code timeout}; throws JobwireException. */
@@ -81,13 +146,22 @@ final class Connection {
 
     /** Makes a call once; throws JobwireException. */
     <T> T attempt(Function<QueueServiceBlockingStub, T> method, Duration timeout) {
+        return attempt(() -> method.apply(blocking.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS)));
+    }
+
+    /** Makes once what is called over this connection, whose deadlines are the caller's; throws JobwireException. */
+    <T> T attempt(Supplier<T> calls) {
         connectAtOnce();
+        underWay.acquireUninterruptibly();
         try {
-            return method.apply(blocking.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS));
+            return calls.get();
         } catch (StatusRuntimeException failure) {
-            throw Thread.currentThread().isInterrupted()
-                    ? Errors.interrupted(target, failure)
-                    : Errors.from(failure, target);
+            if (Thread.currentThread().isInterrupted()) {
+                throw Errors.interrupted(target, failure);
+            }
+            throw channel.isShutdown() ? Errors.closed(target, failure) : Errors.from(failure, target);
+        } finally {
+            underWay.release();
         }
     }
 
@@ -100,11 +174,6 @@ final class Connection {
         }
     }
 
-    /** Lets the next call make a new connection, since the present one answers no more. */
-    void startOver() {
-        channel.enterIdle();
-    }
-
     /**
      * Ends gRPC's own pause between attempts to connect, which grows to two minutes and cannot be set: whoever calls
      * has made a pause already. The name is looked up again as well (as often as Java's own cache of names allows).
@@ -115,13 +184,16 @@ final class Connection {
         }
     }
 
-    /** Closes the channel. What is under way may end for so long; then it is cancelled. */
+    /** Closes the channel. Calls that are under way may end for so long; then they are cancelled. */
     void close(Duration patience) {
         channel.shutdown();
         try {
-            channel.awaitTermination(patience.toNanos(), TimeUnit.NANOSECONDS);
+            if (underWay.tryAcquire(Integer.MAX_VALUE, patience.toNanos(), TimeUnit.NANOSECONDS)) {
+                underWay.release(Integer.MAX_VALUE);
+            }
             channel.shutdownNow();
-            channel.awaitTermination(5, TimeUnit.SECONDS);
+            // Not until its end: what failed to connect gRPC keeps for 5 s more.
+            channel.awaitTermination(1, TimeUnit.SECONDS);
         } catch (InterruptedException interrupted) {
             channel.shutdownNow();
             Thread.currentThread().interrupt();

@@ -163,8 +163,7 @@ final class Crew {
         for (String handle : List.copyOf(handles)) {
             Run run = runs.get(handle);
             if (run != null && !run.dropped) {
-                run.dropped = true;
-                dropped++;
+                leaveOut(run);
                 acker.forget(handle);
                 stop(handle, StopReason.LEASE_LOST);
             }
@@ -178,18 +177,18 @@ final class Crew {
 
     /** Gives back what did not stop in time, though its handler may still run, and waits no longer. */
     void abandon() {
-        runs.forEach((handle, run) -> {
+        // A copy: what waits for its checkpoint ends with that.
+        for (Run run : List.copyOf(runs.values())) {
             LOG.log(
                     WARNING,
                     "job {0}: its handler did not stop in time; the job is given back",
                     run.delivery.getJobId());
             if (!run.dropped) {
-                run.dropped = true;
-                dropped++;
-                acker.settle(handle, new Outcome.Released(null));
+                leaveOut(run);
+                acker.settle(run.delivery.getHandle(), new Outcome.Released(null));
             }
             run.interrupt();
-        });
+        }
     }
 
     /** A future that is done when nothing runs. */
@@ -200,6 +199,12 @@ final class Crew {
     /** A future that is done when at least one delivery may come. */
     CompletableFuture<Void> hasPlace() {
         return waits.until(() -> places() > 0);
+    }
+
+    private void leaveOut(Run run) {
+        run.dropped = true;
+        run.reporter.close();
+        dropped++;
     }
 
     private void ended(Run run, Outcome outcome) {

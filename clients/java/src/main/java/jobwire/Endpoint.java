@@ -17,11 +17,13 @@ public final class Endpoint {
     private final String target;
     private final ChannelCredentials credentials;
     private final Supplier<String> token;
+    private final String actor;
 
-    private Endpoint(String target, ChannelCredentials credentials, Supplier<String> token) {
+    private Endpoint(String target, ChannelCredentials credentials, Supplier<String> token, String actor) {
         this.target = target;
         this.credentials = credentials;
         this.token = token;
+        this.actor = actor;
     }
 
     /**
@@ -30,7 +32,7 @@ public final class Endpoint {
      * @param target host and port; all addresses of a name are used
      */
     public static Endpoint of(String target) {
-        return new Endpoint(target, InsecureChannelCredentials.create(), null);
+        return new Endpoint(target, InsecureChannelCredentials.create(), null, "");
     }
 
     /** With TLS, trusting the authorities that Java trusts. */
@@ -54,7 +56,7 @@ public final class Endpoint {
 
     /** With credentials of gRPC's own, such as those with a certificate of the client. */
     public Endpoint withCredentials(ChannelCredentials credentials) {
-        return new Endpoint(target, credentials, token);
+        return new Endpoint(target, credentials, token, actor);
     }
 
     /**
@@ -69,7 +71,12 @@ public final class Endpoint {
 
     /** With a token that changes: asked before each call for the one that is valid now, it should answer at once. */
     public Endpoint withToken(Supplier<String> token) {
-        return new Endpoint(target, credentials, token);
+        return new Endpoint(target, credentials, token, actor);
+    }
+
+    /** With the name of who operates, for the record of what operators do. */
+    public Endpoint withActor(String actor) {
+        return new Endpoint(target, credentials, token, actor);
     }
 
     /** Host and port. */
@@ -84,6 +91,11 @@ public final class Endpoint {
     /** Null: none. */
     Supplier<String> token() {
         return token;
+    }
+
+    /** Empty: none was said. */
+    String actor() {
+        return actor;
     }
 
     /** The address alone: a token is for nobody to read. */

@@ -9,6 +9,7 @@ import io.grpc.Status;
 import io.grpc.netty.shaded.io.netty.handler.codec.http2.Http2Exception;
 import io.grpc.protobuf.StatusProto;
 import java.net.ConnectException;
+import java.net.UnknownHostException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -55,6 +56,12 @@ final class Errors {
         return new Told(Status.Code.INVALID_ARGUMENT, reason, what + ": " + error.getMessage(), error).exception();
     }
 
+    /** The error of who calls, or waits for an answer, after the end. */
+    static JobwireException closed(String target, Throwable cause) {
+        String message = "the connection to Jobwire at " + target + " was closed by this program: make a new one";
+        return new Told(Status.Code.FAILED_PRECONDITION, "CLOSED", message, cause).exception();
+    }
+
     /** The error of a call whose thread was interrupted; the thread stays so. */
     static JobwireException interrupted(String target, Throwable cause) {
         Thread.currentThread().interrupt();
@@ -89,6 +96,9 @@ final class Errors {
     private static String why(Status status) {
         String text = Optional.ofNullable(status.getDescription()).orElse(status.getCode().name());
         for (Throwable cause = status.getCause(); cause != null; cause = cause.getCause()) {
+            if (cause instanceof UnknownHostException) {
+                break; // gRPC has said so; Java's own text is the bare name, the second time
+            }
             if (cause.getMessage() != null) {
                 text = cause.getMessage();
             }

@@ -9,7 +9,7 @@ import java.util.concurrent.ThreadLocalRandom;
 /**
  * When a failed call is repeated, and after what pause.
  *
- * <p>Every call of the contract may be repeated safely, so what decides is only whether repeating can help.
+ * <p>Only what may be repeated safely comes here, so what decides is only whether repeating can help.
  */
 final class Retrying {
     /** How long one attempt may take, so that a connection that died unnoticed leaves time for another attempt. */

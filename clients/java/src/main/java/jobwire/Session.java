@@ -199,6 +199,7 @@ final class Session {
      */
     private final class EventStream implements ClientResponseObserver<SubscribeRequest, SubscribeResponse> {
         private final boolean resuming;
+        private final int line = connection.line();
         private ClientCallStreamObserver<SubscribeRequest> call;
 
         EventStream(boolean resuming) {
@@ -226,7 +227,8 @@ final class Session {
         @Override
         public void onError(Throwable failure) {
             if (stream == this) {
-                over(failed(Errors.from(failure, connection.target()), resuming));
+                boolean left = line != connection.line();
+                over(left ? backoff.pause() : failed(Errors.from(failure, connection.target()), resuming));
             }
         }
 
@@ -374,16 +376,17 @@ final class Session {
         return quiet ? 0 : Math.max(0, crew.places());
     }
 
-    /** Ends a stream that brings nothing, and stops handlers when nothing at all is heard of the server. */
+    /** Leaves a stream that brings nothing, and stops handlers when nothing at all is heard of the server. */
     private void watch() {
         if (closed) {
             return;
         }
         if (stream != null && standing.streamLeft() <= 0) {
-            LOG.log(WARNING, "queue {0}: the stream is silent; resuming", queue);
-            // The connection may have died unnoticed: the next stream gets another one.
-            connection.startOver();
+            LOG.log(WARNING, "queue {0}: the stream is silent; resuming over another connection", queue);
+            standing.fellSilent();
+            int line = stream.line;
             stream.cancel("it is silent");
+            connection.leave(line);
         }
         if (!standing.id.isEmpty() && standing.signLeft() <= 0) {
             crew.stopAll(StopReason.SILENCE);

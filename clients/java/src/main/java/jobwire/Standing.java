@@ -15,6 +15,9 @@ final class Standing {
     /** How long the first event of a stream may take. */
     private static final long OPENING_TIME = Duration.ofSeconds(10).toNanos();
 
+    /** Credits that nobody names. */
+    private static final int UNSURE = -1;
+
     /** The session; empty if there is none. */
     String id = "";
 
@@ -24,7 +27,7 @@ final class Standing {
     /** The last event received on the present stream. */
     long lastSequence;
 
-    /** The credits that the server was told of last. */
+    /** The credits that the server was told of last; {@link #UNSURE} if it may have heard others since. */
     int toldCredits;
 
     /** The job ids of the deliveries that the session holds, by handle. */
@@ -32,6 +35,7 @@ final class Standing {
 
     private long grace;
     private boolean opened;
+    private boolean patient;
     private long lastEvent = System.nanoTime();
     private long lastSign = lastEvent;
 
@@ -55,6 +59,21 @@ final class Standing {
         opened = true;
     }
 
+    /**
+     * An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one that
+     * a resume has overtaken may have counted before or after that.
+     */
+    void told(String session, long of, int credits, boolean answered) {
+        if (session.equals(id)) {
+            toldCredits = answered && of == epoch ? credits : UNSURE;
+        }
+    }
+
+    /** Whether the last Subscribe has been answered: until then it may overrule what is said of credits. */
+    boolean open() {
+        return !id.isEmpty() && opened;
+    }
+
     /** The server goes away, and waits so long for a resume. */
     void draining(Duration resumeWithin) {
         grace = resumeWithin.toNanos();
@@ -64,12 +83,20 @@ final class Standing {
     void event(long sequence) {
         lastSequence = sequence;
         lastEvent = System.nanoTime();
+        if (opened) {
+            patient = false;
+        }
         sign();
     }
 
     /** The server gave a sign of life. */
     void sign() {
         lastSign = System.nanoTime();
+    }
+
+    /** The stream was given up since it brought nothing. */
+    void fellSilent() {
+        patient = true;
     }
 
     /** The session is over. */
@@ -80,9 +107,16 @@ final class Standing {
         held.clear();
     }
 
-    /** How long the stream may still bring nothing before it counts as dead: two thirds of the grace that holds. */
+    /**
+     * How long the stream may still bring nothing before it is given up, and its connection with it.
+     *
+     * <p>Half of the grace that holds: what is left then of {@link #signLeft} is for the resume, of which handlers
+     * notice nothing. A stream that follows a silent one has all that time, or a delivery that takes so long on a slow
+     * line would never arrive.
+     */
     long streamLeft() {
-        return lastEvent + (opened ? silence() : OPENING_TIME) - System.nanoTime();
+        long patience = !opened ? OPENING_TIME : patient ? silence() : grace / 2;
+        return lastEvent + patience - System.nanoTime();
     }
 
     /** How long nothing may still be heard of the server at all before handlers are stopped. */

@@ -29,7 +29,7 @@ class ReadmeTest {
             assertEquals(true, name.find(), blocks.group(1));
             programs.add(Files.writeString(folder.resolve(name.group(1) + ".java"), blocks.group(1)));
         }
-        assertEquals(3, programs.size());
+        assertEquals(4, programs.size());
         JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
         StringWriter said = new StringWriter();
         try (StandardJavaFileManager files = compiler.getStandardFileManager(null, null, null)) {

@@ -20,6 +20,16 @@ import org.junit.jupiter.api.Test;
 class WorkerTest extends RealServer {
     record Addition(int a, int b) {}
 
+    /** An exception that cannot even be told of. */
+    private static final class Unspeakable extends RuntimeException {
+        private static final long serialVersionUID = 1;
+
+        @Override
+        public String getMessage() {
+            return getMessage() + ", and so on";
+        }
+    }
+
     /** What a test does while a worker works. */
     private interface Play {
         void play() throws Exception;
@@ -70,6 +80,9 @@ class WorkerTest extends RealServer {
                 "BadResult", job -> new Object(),
                 "FailForGood", job -> {
                     throw new FailForGood("hopeless");
+                },
+                "Unspeakable", job -> {
+                    throw new Unspeakable();
                 });
         whileWorking(4, job -> handlers.get(job.data().asText()).handle(job), () -> {
             handlers.keySet().forEach(type -> {

@@ -1,4 +1,5 @@
 // GET /jobs/:id: where a job stands. GET /jobs/:id/events: the same as a stream of server-sent events, until it is finished.
+// DELETE /jobs/:id: cancels it.
 //
 // A service with users checks here whose job it is: keep the ids of a user's jobs in your own tables, as a screening does.
 
@@ -20,6 +21,16 @@ export async function jobRoutes(app: FastifyInstance, { client }: { client: Clie
   app.get<{ Params: Params }>("/jobs/:id", { schema: { params: PARAMS } }, async (request) =>
     view(await client.getJob(request.params.id)),
   );
+
+  app.delete<{ Params: Params }>("/jobs/:id", { schema: { params: PARAMS } }, async (request, reply) => {
+    const { id } = request.params;
+    const { queue } = await client.getJob(id);
+    await client.admin.cancelJobs({ queue, jobIds: [id] });
+    // One that waited is cancelled now, and what had finished stays as it is. The worker of one that runs is told, and has
+    // the last word: its answer shows in the job's state.
+    const job = await client.getJob(id, { queue });
+    return reply.code(job.finished ? 200 : 202).send(view(job));
+  });
 
   app.get<{ Params: Params }>("/jobs/:id/events", { schema: { params: PARAMS } }, async (request, reply) => {
     const { id } = request.params;
@@ -53,7 +64,7 @@ function view(job: JobInfo) {
     queue: job.queue,
     state: job.state,
     progress: job.state === "completed" ? 1 : (job.progress?.fraction ?? 0),
-    note: job.finished ? "" : (job.progress?.note ?? ""),
+    note: job.finished ? "" : job.cancelRequested ? "being cancelled" : (job.progress?.note ?? ""),
     output: job.output ?? null,
     error: job.state === "failed" ? reason(job) : null,
   };
