@@ -39,6 +39,9 @@ const SHAPES =
 export function adminOver(connection: Connection, timeout: number, check: () => void): Admin {
   const call = async (name: keyof Methods, request: object = {}, { timeout: own, signal }: AdminCallOptions = {}) => {
     check();
+    if (own !== undefined && !(Number.isFinite(own) && own > 0)) {
+      throw new InvalidArgument(`timeout: a number of seconds above 0, not ${String(own)}`);
+    }
     const { path, responseDeserialize } = AdminServiceService[name] as UnaryMethod<unknown, unknown>;
     const method = { path, requestSerialize: (bytes: Buffer) => bytes, responseDeserialize };
     const message = encoded(name, request);

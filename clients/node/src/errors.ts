@@ -216,6 +216,11 @@ export function whyOf(text: string): string {
     .replace(/^Error: /, "")
     // OpenSSL: a number, places in its sources, and between them what is wrong.
     .replace(/^[0-9A-F]+:error:[0-9A-F]+:SSL routines:[^:]*:([^:]+):.*$/s, "TLS: $1")
-    .replace(/^Failed to connect$/, "the connection was closed at once");
+    .replace(/^Failed to connect$/, "the connection was closed at once")
+    // Only a proxy fails without a word.
+    .replace(
+      /^undefined$/,
+      "the proxy that grpc_proxy, https_proxy or http_proxy names; no_proxy lists who needs none",
+    );
   return why === "null" ? "" : why;
 }
