@@ -1,7 +1,7 @@
 """The speed benchmark: `make bench`, and `make bench-peers` (see docs/benchmarks.md).
 
-Jobwire, plain SQL on the same tables and a bare gRPC server take turns; `--peers` adds other job queues. What goes
-beyond them has switches of its own, each of which is run instead.
+Jobwire from Python and from Node, plain SQL on the same tables and a bare gRPC server take turns; `--peers` adds other
+job queues. What goes beyond them has switches of its own, each of which is run instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from bench.arena import postgres
 from bench.speed import finding, report
 from bench.speed.ceiling import BEST_SHAPE
-from bench.speed.contestants import our_own, peers
+from bench.speed.contestants import from_node, our_own, peers
 from bench.speed.finding import progress
 from bench.speed.picture import picture
 from bench.speed.results import Results
@@ -26,6 +26,7 @@ from bench.speed.rounds import best_ceiling, contest
 from bench.speed.scenarios import SCENARIOS
 
 _PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
+_OTHER_NODE = "other Node client"
 _BEYOND = {
     "depth": "a deep backlog, a future and a past against an empty database",
     "keys": "what claims and gates read beside a deep backlog and thousands of keys",
@@ -53,7 +54,8 @@ async def race(arguments: argparse.Namespace) -> Results:
         if arguments.search_ceiling:
             ceiling = await best_ceiling(arguments.scale, dsn, progress)
             progress(f"the ceiling is at its best as {ceiling} (jobs a claim x loops)")
-        everybody = [*our_own(ceiling), *others]
+        before = [from_node(_OTHER_NODE, arguments.against.resolve())] if arguments.against else []
+        everybody = [*our_own(ceiling), *before, *others]
         wanted = chosen(arguments.contestant, [one.name for one in everybody], "contestant")
         contestants = [one for one in everybody if one.name in wanted]
         return await contest(scenarios, contestants, arguments.rounds, arguments.scale, dsn, progress)
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenario", default="", help=f"some of {', '.join(each.name for each in SCENARIOS)}")
     parser.add_argument("--contestant", default="", help="some of those who take part, such as Jobwire,ceiling")
     parser.add_argument("--peers", action="store_true", help="other job queues too; the first time they are fetched")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help=f"its Node client too, as {_OTHER_NODE!r}")
     parser.add_argument("--rounds", type=int, default=3, help="default 3")
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the usual number of jobs")
     parser.add_argument(

@@ -30,6 +30,8 @@ from bench.speed.meter import Ledger, Meter, postmaster
 Settings = Literal["best", "defaults"]
 Kind = Literal["jobwire", "queue", "messages", "ceiling", "echo"]
 PAYLOAD_BYTES = 200
+JOBWIRE, NODE = "Jobwire", "Jobwire (Node)"
+"""Those whose ratios to everybody else are told."""
 
 _ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,9 @@
-"""Who takes part: Jobwire, what it cannot pass, and the peers if they are wanted."""
+"""Who takes part: Jobwire from Python and from Node, what it cannot pass, and the peers if they are wanted."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -9,9 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bench.arena import arena
-from bench.speed.contest import Contestant, Service, python_driver
+from bench.speed.contest import JOBWIRE, NODE, Contestant, Service, python_driver
 from bench.speed.peers import registry
+from bench.speed.peers.install import DEFAULT_FOLDER, node_in
 from jobwire_server.cli.children import child
+
+_ROOT = Path(__file__).parents[2]
+_UNFINISHED = "SELECT count(*) FROM jobwire.live_job"
 
 
 @asynccontextmanager
@@ -31,19 +37,43 @@ async def _echo(_: str) -> AsyncIterator[Service]:
 
 def our_own(ceiling: str) -> Sequence[Contestant]:
     """Those of this tree. `ceiling` is the shape of the ceiling's worker, jobs a claim x loops."""
-    unfinished = "SELECT count(*) FROM jobwire.live_job"
     return [
-        Contestant("Jobwire", "jobwire", python_driver("bench.speed.drivers.jobwire_driver"), _jobwire, unfinished),
+        Contestant(JOBWIRE, "jobwire", python_driver("bench.speed.drivers.jobwire_driver"), _jobwire, _UNFINISHED),
+        from_node(NODE),
         Contestant(
             "ceiling",
             "ceiling",
             python_driver("bench.speed.ceiling"),
-            remaining=unfinished,
+            remaining=_UNFINISHED,
             environment={"BENCH_CEILING": ceiling},
             version=ceiling,
         ),
         Contestant("echo server", "echo", python_driver("bench.speed.echo"), _echo),
     ]
+
+
+def from_node(name: str, checkout: Path = _ROOT) -> Contestant:
+    """Jobwire driven by a checkout's Node client, in the Node that runs the peers if that is installed."""
+    client, own = checkout / "clients/node", node_in(DEFAULT_FOLDER)
+    node = str(own) if own.exists() else shutil.which("node")
+    version, absent = "", ""
+    if node is None:
+        absent = "there is no node on PATH: install Node.js, 20 or newer, and run make client-node"
+    elif not (client / "dist/esm/index.js").is_file() or not (client / "node_modules").is_dir():
+        absent = "its client is not built: make client-node"
+    else:
+        said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout
+        version = f"on {said.strip()}"
+    return Contestant(
+        name,
+        "jobwire",
+        [node or "node", str(_ROOT / "bench/speed/drivers/jobwire_driver.mjs")],
+        _jobwire,
+        _UNFINISHED,
+        environment={"BENCH_CLIENT": str(client)},
+        version=version,
+        absent=absent,
+    )
 
 
 def peers(say: Callable[[str], None]) -> Sequence[Contestant]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.arena import table
+from bench.speed.contest import JOBWIRE, NODE
 from bench.speed.results import PER, Results, Spread, Verdict
 from bench.speed.scenarios import Scenario
 
@@ -13,7 +14,7 @@ _ROOT = Path(__file__).parents[2]
 
 Rows = Iterator[Sequence[str]]
 
-_FIGURES = ("scenario", "who", "median", "least to most", "Jobwire's over it", "least to most")
+_FIGURES = ("scenario", "who", "median", "least to most")
 _TARGETS = ("scenario", "", "Jobwire's figure over that of", "is to be", "median", "least to most", "")
 _PROCESSES = ("server", "producer", "worker", "PostgreSQL")
 _CPU = ("scenario", "who", *_PROCESSES, "together", "WAL bytes a job")
@@ -24,9 +25,10 @@ _KINDS = {"queue": "the best job queue", "ceiling": "the ceiling", "echo": "the 
 def markdown(results: Results) -> str:
     """All of it but the picture."""
     parts = [_facts(results)]
+    figures = (*_FIGURES, *(head for name in _compared(results) for head in (f"{name}'s over it", "least to most")))
     tables = (
         ("Targets", _TARGETS, _targets),
-        ("Figures", _FIGURES, _figures),
+        ("Figures", figures, _figures),
         (f"CPU seconds per {PER:,} jobs, and WAL", _CPU, _cpu),
         ("The most memory held, in MiB", _MEMORY, _memory),
     )
@@ -92,16 +94,27 @@ def _figures(results: Results, scenario: Scenario) -> Rows:
     for metric in scenario.metrics:
         for contestant in results.present(scenario):
             if figure := results.spread(scenario, contestant.name, metric):
-                itself = contestant.kind == "jobwire"
-                ratio = None if itself else results.ratio(scenario, [contestant.name], metric)
                 yield (
                     _title(scenario, metric),
                     contestant.name,
                     quantity(figure.median, metric),
                     f"{quantity(figure.least, metric)} to {quantity(figure.most, metric)}",
-                    _times(ratio),
-                    _span(ratio),
+                    *_ratios(results, scenario, contestant.name, metric),
                 )
+
+
+def _ratios(results: Results, scenario: Scenario, against: str, metric: str) -> Iterator[str]:
+    """How those whose ratios are told compare with one contestant: cells, empty beside itself."""
+    for name in _compared(results):
+        ratio = None if name == against else results.ratio(scenario, [against], metric, of=name)
+        yield _times(ratio)
+        yield _span(ratio)
+
+
+def _compared(results: Results) -> Sequence[str]:
+    """Whose ratios to the others have columns of their own."""
+    present = {one.name for scenario in results.scenarios for one in results.present(scenario)}
+    return [name for name in (JOBWIRE, NODE) if name in present]
 
 
 def _cpu(results: Results, scenario: Scenario) -> Rows:

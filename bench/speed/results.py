@@ -13,7 +13,7 @@ import grpc
 import psutil  # type: ignore[import-untyped]
 import psycopg
 
-from bench.speed.contest import Contestant, Cost
+from bench.speed.contest import JOBWIRE, NODE, Contestant, Cost
 from bench.speed.scenarios import Scenario, Target
 
 PER = 100_000
@@ -79,7 +79,7 @@ class Results:
         """A figure over the rounds."""
         return Spread.of(list(self._by_round(scenario, contestant, metric).values()))
 
-    def ratio(self, scenario: Scenario, against: Sequence[str], metric: str, of: str = "Jobwire") -> Spread | None:
+    def ratio(self, scenario: Scenario, against: Sequence[str], metric: str, of: str = JOBWIRE) -> Spread | None:
         """A contestant's figure over the best among `against`, names or kinds, within each round."""
         others = [
             self._by_round(scenario, one.name, metric)
@@ -140,6 +140,7 @@ class Results:
                     "kind": one.kind,
                     "figures": {m: _plain(self.spread(scenario, one.name, m)) for m in scenario.metrics},
                     "jobwire_over_it": {m: _plain(self.ratio(scenario, [one.name], m)) for m in scenario.metrics},
+                    "node_over_it": {m: _plain(self.ratio(scenario, [one.name], m, NODE)) for m in scenario.metrics},
                     "costs": self.costs(scenario, one.name),
                 }
                 for one in self.present(scenario)

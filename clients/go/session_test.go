@@ -449,6 +449,25 @@ func TestADrainIsNoReasonToStopAHandler(t *testing.T) {
 	}
 }
 
+// Credits that are told before a resume is answered may be forgotten by it.
+func TestThatNothingMoreIsTakenIsSaidWhenTheResumeIsAnswered(t *testing.T) {
+	stage := onStage(t)
+	stream := stage.opened("s", "job", "other")
+	stream.send(t, &jobwirev1.SubscribeResponse{Event: &jobwirev1.SubscribeResponse_Quiet{Quiet: &jobwirev1.Quiet{}}})
+	quiet := func(ack *jobwirev1.AckRequest) bool { return ack.MaxInFlight != nil && *ack.MaxInFlight == 0 }
+	stage.heard(t, "no more credits", quiet)
+	stream.end <- refusal(codes.Unavailable)
+	resumed := receive(t, stage.streams)
+	stage.end("other", 1)
+	stage.settled(t, "other")
+	resumed.open(t, "s")
+	stage.heard(t, "no more credits", func(ack *jobwirev1.AckRequest) bool { return quiet(ack) && ack.LastSequence == 1 })
+	stage.end("job", 1)
+	if err := receive(t, stage.ended); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAskedToLeaveTheWorkerFinishesWhatRunsAndEnds(t *testing.T) {
 	stage := onStage(t)
 	stream := stage.opened("s", "job")

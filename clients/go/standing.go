@@ -30,7 +30,8 @@ type standing struct {
 	// Told when the terms change, so that whoever sleeps until a time reckoned from them looks again.
 	changed notice
 
-	grace     time.Duration
+	grace time.Duration
+	// Whether the stream is open. Credits that are told while it is being resumed may come too early to count.
 	open      bool
 	patient   bool
 	lastEvent time.Time
@@ -97,7 +98,7 @@ func (s *standing) fellSilent() { s.patient = true }
 
 // lost: the session is over.
 func (s *standing) lost() {
-	s.id, s.epoch, s.lastSequence = "", 0, 0
+	s.id, s.epoch, s.lastSequence, s.open = "", 0, 0, false
 	clear(s.held)
 }
 

@@ -48,7 +48,7 @@ async def test_a_reader_that_never_reads(serve: Serve) -> None:
             await complete(worker, JOBS - held + 1)
             waiting = sum(len(event.deliveries) for event in session.stream.unwritten())
             assert len(session.in_flight) == held and 0 < waiting <= held
-            # It leaves: what never reached its connection is given back at once.
+            # It leaves: what never reached its connection is given back at once; what was just on its way may be there.
             call.cancel()
             await complete(worker, JOBS - held + 1 + waiting)
         assert len({delivery.job_id for delivery in worker.deliveries} & set(ids)) == JOBS - held + waiting

@@ -212,6 +212,68 @@ async def test_a_lost_signal_costs_no_credit(replica: Replica) -> None:
             assert (await worker.ack(delivery.handle, outcome=outcome, at=there))[0].status is AckStatus.APPLIED
 
 
+async def test_a_lost_signal_costs_no_credit_though_the_job_has_run_again(replica: Replica) -> None:
+    """The job remembers only its last settled delivery, which is another worker's."""
+    here, there = await replica(), await replica()
+    there._signals._send = lambda *_: None  # type: ignore[method-assign]
+    await publish(here)
+    async with Worker(here, subscription(credits=1)) as worker:
+        [first] = await worker.receive(1)
+        async with Worker(there, subscription()) as other:
+            await worker.ack(first.handle, outcome=Release(0), at=there)
+            [again] = await other.receive(1)
+            await other.ack(again.handle)
+        await publish(here)
+        await worker.receive(2)
+
+
+async def test_a_told_delivery_keeps_its_credit_when_its_lease_is_over(broker: Broker) -> None:
+    """Its handler may still run: only the client's word returns the credit."""
+    [first] = await publish(broker)
+    async with Worker(broker, subscription(credits=1)) as worker:
+        await worker.receive(1)
+        await broker.cancel("work", [first])
+        await until(lambda: worker.cancellations)
+        async with asyncio.timeout(20):
+            while (await broker.get_job("work", first)).state is not JobState.CANCELLED:
+                await asyncio.sleep(0.05)
+        await publish(broker)
+        await asyncio.sleep(1.5)  # several looks for credits
+        assert len(worker.deliveries) == 1
+        await worker.ack(worker.deliveries[0].handle)
+        await worker.receive(2)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_an_ack_that_arrives_during_a_resume_returns_its_credits(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """The resume has found the delivery held, and is not over yet when the Ack is."""
+    here = await replica(renew_interval_ms=60_000)  # nobody looks for credits
+    there = await replica(renew_interval_ms=60_000) if elsewhere else here
+    await publish(here, 2)
+    resume = store.resume_session
+    found, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any) -> Any:
+        resumed = await resume(*args)
+        found.set()
+        await go_on.wait()
+        return resumed
+
+    monkeypatch.setattr(session_book.store, "resume_session", slow)
+    async with Worker(here, subscription(credits=1)) as old:
+        [first] = await old.receive(1)
+        new = old.resume(first.handle, at=there)
+        resuming = asyncio.create_task(new.__aenter__())
+        await found.wait()
+        assert (await old.ack(first.handle, at=there))[0].status is AckStatus.APPLIED
+        go_on.set()
+        await resuming
+        await new.receive(1)
+        await new.cut()
+
+
 async def test_a_session_whose_opening_was_not_answered_is_ended_too(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, sql: Rows
 ) -> None:

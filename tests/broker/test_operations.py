@@ -173,6 +173,18 @@ async def test_a_resumed_job_goes_on_as_it_was(broker: Broker) -> None:
         assert (again.handle.job_id, again.retry_count, again.attempt) == (tried, 1, 2)
 
 
+async def test_who_was_not_told_that_its_job_was_released_is_told_at_last(replica: Replica) -> None:
+    here, there = await replica(), await replica()
+    there._signals._send = lambda *_: None  # type: ignore[method-assign]
+    [job_id] = await publish(here)
+    async with Worker(here, subscription(credits=1)) as worker:
+        [delivery] = await worker.receive(1)
+        assert await change(there, Change.RELEASE, job_id) == [ChangeStatus.CHANGED]
+        await until(lambda: worker.cancellations)
+        [told] = worker.cancellations
+        assert (told.handle, told.reason) == (delivery.handle, StopReason.LEASE_LOST)
+
+
 async def test_a_released_job_goes_to_another_worker_and_its_old_one_is_told(replica: Replica) -> None:
     here, there = await replica(), await replica()
     [job_id] = await publish(here)

@@ -15,7 +15,7 @@ import pytest
 
 from jobwire_server.broker import session_book
 from jobwire_server.broker.broker import Broker
-from jobwire_server.broker.messages import Ack, Resume
+from jobwire_server.broker.messages import Ack, Deliveries, Opened, Resume
 from jobwire_server.broker.upkeep import SessionWatch
 from jobwire_server.domain.errors import Draining, LockTimeout, SessionLost, SessionTakenOver, TooManySessions
 from jobwire_server.domain.handles import Handle
@@ -250,9 +250,30 @@ async def test_what_was_never_written_goes_back_at_once_uncounted(broker: Broker
     async with broker.subscribe(terms) as stream:
         await stream.next_event()
         stream.written(1)
-        await stream.next_event()  # taken, but the connection never got it
+        await until(stream.unwritten)
     await until_waiting(broker, job_id)
     assert (await broker.get_job("work", job_id)).loss_count == 0
+
+
+async def test_what_was_being_written_when_the_stream_broke_may_be_held(broker: Broker) -> None:
+    """It may have arrived although nobody heard of that here: what comes later is given back, and this is not."""
+    [job_id] = await publish(broker)
+    async with broker.subscribe(subscription(grace_ms=600_000)) as stream:
+        opened = await stream.next_event()
+        assert isinstance(opened, Opened)
+        stream.written(1)
+        arrived = await stream.next_event()
+        assert isinstance(arrived, Deliveries)
+        [later] = await publish(broker)
+        await until(stream.unwritten)
+    await until_waiting(broker, later)
+    [delivery] = arrived.deliveries
+    resume = Resume(opened.session_id, 0, (delivery.handle,))
+    async with Worker(broker, subscription(resume=resume)) as worker:
+        assert worker.opened.lost == ()
+        assert [one.handle.job_id for one in await worker.receive(1)] == [later]
+        assert (await worker.ack(delivery.handle))[0].status is AckStatus.APPLIED
+    assert (await broker.get_job("work", job_id)).attempt == 1
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -274,6 +274,34 @@ async def test_a_signal_that_was_not_set_up_still_says_what_it_can(server: Scrip
         await stream.deliver(delivery("h-1"))
         fail = (await server.settled("h-1")).fail
     assert (fail.type, fail.HasField("retry_in"), fail.retry_in.ToSeconds()) == ("SlowDown", True, 0)
+
+
+@pytest.mark.parametrize(("pause", "kept"), [("30", 30), (timedelta(seconds=2), 2), ("soon", None), (10**400, None)])
+async def test_a_signal_that_names_no_pause_fails_its_job_and_nothing_else(
+    server: ScriptedServer, working: Working, pause: object, kept: int | None
+) -> None:
+    class SlowDown(RetryIn):
+        def __init__(self) -> None:
+            self.seconds = pause  # type: ignore[assignment]
+
+    class Busy(ReleaseJob):
+        delay = pause  # type: ignore[assignment]
+
+        def __init__(self) -> None:
+            pass
+
+    async def handle(job: Job) -> None:
+        raise SlowDown if job.data == "slow" else Busy
+
+    async with working(handle, concurrency=2):
+        stream = await server.opened()
+        await stream.deliver(delivery("h-1", '"slow"'), delivery("h-2"))
+        slow, busy = await server.settled("h-1"), await server.settled("h-2")
+    if kept is None:
+        assert (slow.fail.type, slow.fail.HasField("retry_in"), slow.fail.permanent) == ("SlowDown", False, False)
+        assert (busy.fail.type, "names no pause" in busy.fail.message) == ("Busy", True)
+    else:
+        assert (slow.fail.retry_in, busy.release.delay) == (seconds(kept), seconds(kept))
 
 
 @pytest.mark.parametrize("pause", [-1, float("nan"), float("inf"), 8 * 24 * 3600])

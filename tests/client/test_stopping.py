@@ -40,6 +40,24 @@ class Desk:
         return "finished"
 
 
+async def test_that_it_takes_no_more_is_said_when_the_resume_is_answered(server: ScriptedServer) -> None:
+    """Before that the server may not know of it any more when the stream is open."""
+    desk = Desk(server)
+    async with desk.worker:
+        stream = await server.opened()
+        await stream.deliver(delivery("h-1"))
+        await desk.started.wait()
+        stream.end(CUT)
+        stream = await server.stream()
+        desk.worker.stop()
+        leaving = asyncio.create_task(desk.worker.__aexit__(None, None, None))
+        await asyncio.sleep(0.3)  # long enough to say it too early
+        await stream.open()
+        await server.ack(lambda ack: is_quiet(ack) and ack.last_sequence == 1)
+        desk.let_go.set()
+        await leaving
+
+
 async def test_running_handlers_may_finish_and_new_deliveries_go_back(server: ScriptedServer) -> None:
     desk = Desk(server)
     async with desk.worker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -48,10 +49,17 @@ def main() -> int:
     parser.add_argument(
         "--write", action="store_true", help=f"write the table into {PAGE.name}, unless a scenario failed"
     )
+    parser.add_argument(
+        "--storms", type=int, metavar="N", help="instead: N storms of each client, from the seed JOBWIRE_STORM_SEED on"
+    )
     said = parser.parse_args()
     known = list(dict.fromkeys(client.language for client in CLIENTS.values()))
     if unknown := set(said.languages) - set(known):
         parser.error(f"there is no client for {', '.join(unknown)}; there are {', '.join(known)}")
+    if said.storms:
+        os.environ["JOBWIRE_STORMS"] = str(said.storms)
+        wanted = [f"-k{' or '.join(said.languages)}"] if said.languages else []
+        return int(pytest.main([str(_HERE / "test_storms.py"), "--no-header", *wanted]))
     files = [str(_HERE / f"test_{language}.py") for language in said.languages or known]
     results = Results()
     with contextlib.redirect_stdout(sys.stderr):

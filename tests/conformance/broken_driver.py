@@ -78,6 +78,36 @@ def says_an_end_once() -> None:
     Acker._sort_out = forget  # type: ignore[method-assign, assignment]
 
 
+def forgets_what_it_holds() -> None:
+    """After a break the server gives back what still runs here, and delivers it again."""
+    asked = session.Session._next_request
+
+    def request(self: session.Session) -> pb.SubscribeRequest:
+        request = asked(self)
+        if request.HasField("resume"):
+            del request.resume.held[:]
+        return request
+
+    session.Session._next_request = request  # type: ignore[method-assign]
+
+
+def loses_a_place_at_a_break() -> None:
+    refused = session.Session._refused
+
+    def smaller(self: session.Session, error: JobwireError, resuming: bool) -> float:
+        self._crew._size = max(5, self._crew._size - 1)
+        return refused(self, error, resuming)
+
+    session.Session._refused = smaller  # type: ignore[method-assign]
+
+
+def leaves_with_words_unsaid() -> None:
+    async def nothing(*_: object) -> None: ...
+
+    Acker.all_answered = nothing  # type: ignore[method-assign]
+    Acker.close_session = nothing  # type: ignore[method-assign]
+
+
 def repeats_under_new_ids() -> None:
     attempts = Connection.call
 

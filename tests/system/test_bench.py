@@ -13,13 +13,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from bench.speed.contest import Contestant
+from bench.speed.contest import NODE, Contestant
 from bench.speed.report import write_docs
 from bench.speed.rounds import measure
 from bench.speed.scenarios import SCENARIOS
+from tests.conformance.clients import CLIENTS
 from tests.conftest import Postgres
 
 ROOT = Path(__file__).parents[2]
+FROM_NODE = set() if CLIENTS["node"].missing else {NODE}
+"""Who takes part only where the Node client is built."""
 
 
 async def run_bench(postgres: Postgres, *arguments: str) -> tuple[int | None, str, str]:
@@ -47,10 +50,11 @@ async def test_a_tiny_contest_runs_through(postgres: Postgres, tmp_path: Path) -
     assert code == 0, errors
     data = json.loads(file.read_text())
     assert measured(data) == {
-        "drain": {"Jobwire", "ceiling"},
-        "latency": {"Jobwire", "echo server"},
-        "ungrouped": {"Jobwire", "ceiling", "echo server"},
+        "drain": {"Jobwire", "ceiling"} | FROM_NODE,
+        "latency": {"Jobwire", "echo server"} | FROM_NODE,
+        "ungrouped": {"Jobwire", "ceiling", "echo server"} | FROM_NODE,
     }
+    assert set(data["absent"]) == {NODE} - FROM_NODE
     for scenario in data["scenarios"].values():
         for contestant in scenario["contestants"].values():
             assert all(figure["median"] > 0 for figure in contestant["figures"].values())
@@ -64,6 +68,23 @@ async def test_a_tiny_contest_runs_through(postgres: Postgres, tmp_path: Path) -
     # Those that compare with peers, who were not asked to come.
     assert {target["verdict"] for target in data["scenarios"]["latency"]["targets"]} == {"not measured"}
     assert "| drain jobs that do nothing" in out
+
+
+async def test_from_node_everything_is_measured_also_by_the_client_of_another_checkout(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    if CLIENTS["node"].missing:
+        pytest.skip(CLIENTS["node"].missing)
+    file = tmp_path / "run.json"
+    few = ("--rounds", "1", "--scale", "0.001", "--contestant", f"{NODE},other Node client")
+    code, out, errors = await run_bench(postgres, *few, "--against", str(ROOT), "--json", str(file))
+    assert code == 0, errors
+    data = json.loads(file.read_text())
+    assert measured(data) == {scenario.name: {NODE, "other Node client"} for scenario in SCENARIOS}
+    drain = data["scenarios"]["drain"]["contestants"]
+    mine, other = (drain[name]["figures"]["rate"]["median"] for name in (NODE, "other Node client"))
+    assert drain["other Node client"]["node_over_it"]["rate"]["median"] == pytest.approx(mine / other)
+    assert f"{NODE}'s over it" in out
 
 
 async def test_a_contestant_that_fails_is_reported_and_leaves_nothing(postgres: Postgres) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from bench.speed.contest import Contestant, Cost, Kind
+from bench.speed.contest import JOBWIRE, NODE, Contestant, Cost, Kind
+from bench.speed.contestants import from_node
 from bench.speed.picture import picture
 from bench.speed.report import markdown
 from bench.speed.results import Measurement, Results
 from bench.speed.scenarios import SCENARIOS, Scenario
 
 NAMES: Sequence[tuple[str, Kind]] = (
-    ("Jobwire", "jobwire"),
+    (JOBWIRE, "jobwire"),
+    (NODE, "jobwire"),
     ("ceiling", "ceiling"),
     ("pg-boss", "queue"),
     ("River", "queue"),
@@ -95,6 +98,30 @@ def test_who_is_not_there_is_reported_without_what_belongs_to_the_machine() -> N
     assert "- Graphile Worker is not there: npm failed" in text
     assert "- River, drain, round 1: the driver of River ended\n" in f"{text}\n"
     assert "secret" not in text
+
+
+def test_from_node_there_is_a_ratio_to_everybody_else() -> None:
+    drain = scenario("drain")
+    run = results(drain, "rate", [{"Jobwire": 150.0, "Jobwire (Node)": 120.0, "pg-boss": 100.0}])
+    figures = markdown(run).partition("### Figures")[2].partition("###")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in figures.splitlines() if line]
+    assert {who: ratios for _, who, _, _, *ratios in rows[2:]} == {
+        "Jobwire": ["", "", "0.80", "0.80 to 0.80"],
+        "Jobwire (Node)": ["1.25", "1.25 to 1.25", "", ""],
+        "pg-boss": ["1.50", "1.50 to 1.50", "1.20", "1.20 to 1.20"],
+    }
+
+
+def test_without_the_node_client_its_column_is_away() -> None:
+    drain = scenario("drain")
+    assert f"{NODE}'s over it" not in markdown(results(drain, "rate", [{"Jobwire": 150.0, "pg-boss": 100.0}]))
+
+
+def test_a_node_client_that_is_not_built_is_absent_with_what_to_do(tmp_path: Path) -> None:
+    absent = from_node(NODE, tmp_path).absent
+    assert absent.endswith("make client-node")
+    run = results(scenario("drain"), "rate", [{"Jobwire": 150.0}], Contestant(NODE, "jobwire", absent=absent))
+    assert f"- {NODE} is not there: {absent}" in markdown(run)
 
 
 def test_the_picture_has_a_bar_for_each_other_contestant() -> None:

@@ -35,6 +35,11 @@ class Installed:
     missing: str = ""
 
 
+def node_in(folder: Path) -> Path:
+    """Where the Node is that runs the peers installed into `folder`."""
+    return folder / "node/node_modules/.bin/node"
+
+
 def install(folder: Path = DEFAULT_FOLDER, *, say: Callable[[str], None] = print) -> dict[str, Installed]:
     """Install all peers into `folder`, telling `say` what goes on; return the outcome by the peer's name."""
     steps: dict[str, Callable[[Path], str]] = {
@@ -64,7 +69,7 @@ def _install_node(folder: Path, package: str) -> str:
     node = folder / "node"
     shutil.copytree(SOURCES / "node", node, dirs_exist_ok=True)  # modules are found from where the importing file is
     _run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error", folder=node)
-    _run(str(node / "node_modules/.bin/node"), "--version", folder=node)
+    _run(str(node_in(folder)), "--version", folder=node)
     manifest = json.loads((node / "node_modules" / package / "package.json").read_text())
     return str(manifest["version"])
 

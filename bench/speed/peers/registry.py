@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bench.speed.peers.install import DEFAULT_FOLDER, install
+from bench.speed.peers.install import DEFAULT_FOLDER, install, node_in
 
 Settings = Literal["defaults", "best"]
 
@@ -56,7 +56,7 @@ def contestants(folder: Path = DEFAULT_FOLDER, *, say: Callable[[str], None] = p
 
 
 def _peers(folder: Path) -> list[Contestant]:
-    node, python = str(folder / "node/node_modules/.bin/node"), str(folder / "python/bin/python")
+    node, python = str(node_in(folder)), str(folder / "python/bin/python")
     return [
         Contestant(
             "pg-boss",

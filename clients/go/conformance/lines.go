@@ -33,6 +33,7 @@ type request struct {
 	StopGrace         *float64 `json:"stop_grace"`
 	HeartbeatInterval *float64 `json:"heartbeat_interval"`
 	ResumeGrace       *float64 `json:"resume_grace"`
+	Deaf              bool
 	Now               bool
 	ending
 	Fraction   *float64
@@ -108,11 +109,13 @@ type runs struct {
 	lines *lines
 	mu    sync.Mutex
 	byJob map[string]*running
+	// A handler that is told to stop says so, and goes on.
+	deaf bool
 }
 
 func newRuns(lines *lines) *runs { return &runs{lines: lines, byJob: map[string]*running{}} }
 
-// see is what a handler does: it returns how it is to end, or false if ctx ended first.
+// see is what a handler does: it returns how it is to end, or false if ctx ended first and the handler is not deaf.
 func (r *runs) see(ctx context.Context, each *running, id string, attempt int, data, checkpoint json.RawMessage) (ending, bool) {
 	each.end = make(chan ending, 1)
 	r.mu.Lock()
@@ -124,8 +127,11 @@ func (r *runs) see(ctx context.Context, each *running, id string, attempt int, d
 		return end, true
 	case <-ctx.Done():
 	}
-	r.take(id, each)
 	r.lines.write(map[string]any{"event": "stopping", "job_id": id, "reason": reasonOf(ctx)})
+	if r.deaf {
+		return <-each.end, true
+	}
+	r.take(id, each)
 	return ending{}, false
 }
 

@@ -29,8 +29,10 @@ type resuming struct {
 func (r *resuming) about() any {
 	return map[string]any{"client": "go", "form": "resuming", "claims": []string{
 		"publish", "republish", "deliver", "ack", "fail", "retry", "stale-lease", "extend", "cancel", "resume-after-cut", "resume-elsewhere",
-		"peer-vanishes", "drain", "slow-reader", "server-restart", "oversize", "bad-token", "tls", "progress", "sigterm", "wrong-port", "no-tls",
+		"peer-vanishes", "drain", "slow-reader", "server-restart", "storm", "oversize", "bad-token", "tls", "progress", "sigterm",
+		"wrong-port", "no-tls",
 		"older-server", "newer-server", "draining-server", "gone-server",
+		"refused-progress", "checkpoint-first", "unanswered-stop", "lost-lease", "unsure-credits", "receipt",
 	}}
 }
 
@@ -91,6 +93,7 @@ func (r *resuming) work(request *request) (func(context.Context) error, func()) 
 		ResumeGrace:       orNone(request.ResumeGrace),
 		Logger:            slog.New(&warnings{slog.NewTextHandler(os.Stderr, nil), r.lines}),
 	})
+	r.runs.deaf = request.Deaf
 	worker.Handle(request.Queue, request.Concurrency, r.handle)
 	return worker.Run, worker.StopNow
 }

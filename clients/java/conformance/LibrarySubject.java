@@ -30,8 +30,9 @@ final class LibrarySubject implements Driver.Subject {
     private static final List<String> CLAIMS = List.of(
             "publish", "republish", "oversize", "deliver", "ack", "fail", "retry", "progress", "sigterm", "stale-lease",
             "extend", "cancel", "slow-reader", "resume-after-cut", "resume-elsewhere", "peer-vanishes", "drain",
-            "server-restart", "bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server",
-            "draining-server", "gone-server");
+            "server-restart", "storm", "bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server",
+            "draining-server", "gone-server", "refused-progress", "checkpoint-first", "unanswered-stop", "lost-lease",
+            "unsure-credits", "receipt");
 
     private final Runnable onOver;
     private final Runs<Job> runs = new Runs<>();
@@ -40,6 +41,7 @@ final class LibrarySubject implements Driver.Subject {
     private Client client;
     private Worker worker;
     private boolean stopAsked;
+    private volatile boolean deaf;
 
     /** @param onOver called when the worker has ended though nobody asked for that by a line, as after SIGTERM */
     LibrarySubject(Runnable onOver) {
@@ -129,6 +131,7 @@ final class LibrarySubject implements Driver.Subject {
     }
 
     private synchronized void work(JsonNode request) {
+        deaf = request.path("deaf").asBoolean();
         worker = new Worker(endpoint)
                 .name(request.get("name").asText())
                 .handle(queue(request), request.get("concurrency").asInt(), this::handle);
@@ -157,14 +160,11 @@ final class LibrarySubject implements Driver.Subject {
     }
 
     private Object handle(Job job) throws InterruptedException {
-        JsonNode end;
-        try {
-            end = runs.waitForEnd(job.id(), job, job.attempt(), job.data(), job.checkpoint());
-        } catch (InterruptedException told) {
+        JsonNode end = runs.waitForEnd(job.id(), job, job.attempt(), job.data(), job.checkpoint(), () -> {
             String reason = job.stopReason().map(why -> why.name().toLowerCase(Locale.ROOT)).orElse("");
             Driver.say(Driver.event("stopping").put("job_id", job.id()).put("reason", reason));
-            throw told;
-        }
+            return deaf;
+        });
         switch (end.get("as").asText()) {
             case "complete":
                 JsonNode output = end.get("output");

@@ -5,6 +5,7 @@ import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
+import java.util.function.BooleanSupplier;
 
 /** The handlers that have started and wait to be told how to end, by job; {@code J} is what a handler gets. */
 final class Runs<J> {
@@ -12,8 +13,13 @@ final class Runs<J> {
 
     private final Map<String, Run<J>> runs = new ConcurrentHashMap<>();
 
-    /** Says that a handler has started, and waits for the request by which it is to end. */
-    JsonNode waitForEnd(String jobId, J job, int attempt, JsonNode data, JsonNode checkpoint)
+    /**
+     * Says that a handler has started, and waits for the request by which it is to end.
+     *
+     * @param goesOn asked when the handler is told to stop
+     */
+    JsonNode waitForEnd(
+            String jobId, J job, int attempt, JsonNode data, JsonNode checkpoint, BooleanSupplier goesOn)
             throws InterruptedException {
         Run<J> run = new Run<>(job, new CompletableFuture<>());
         runs.put(jobId, run);
@@ -23,7 +29,15 @@ final class Runs<J> {
                 .<com.fasterxml.jackson.databind.node.ObjectNode>set("data", data)
                 .set("checkpoint", checkpoint));
         try {
-            return run.end().get();
+            while (true) {
+                try {
+                    return run.end().get();
+                } catch (InterruptedException told) {
+                    if (!goesOn.getAsBoolean()) {
+                        throw told;
+                    }
+                }
+            }
         } catch (ExecutionException never) {
             throw new IllegalStateException(never);
         } finally {

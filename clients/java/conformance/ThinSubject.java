@@ -270,7 +270,8 @@ final class ThinSubject implements Driver.Subject {
                     delivery,
                     delivery.getAttempt(),
                     json(delivery.getData()),
-                    json(delivery.getCheckpoint()));
+                    json(delivery.getCheckpoint()),
+                    () -> false);
             settle(item, end);
         } catch (InterruptedException told) {
             Driver.say(Driver.event("stopping").put("job_id", delivery.getJobId()).put("reason", ""));

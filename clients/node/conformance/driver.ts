@@ -24,8 +24,9 @@ const CLAIMS = [
   ...["publish", "republish", "oversize"],
   ...["deliver", "ack", "fail", "retry", "progress", "sigterm"],
   ...["stale-lease", "extend", "cancel", "slow-reader"],
-  ...["resume-after-cut", "resume-elsewhere", "peer-vanishes", "drain", "server-restart"],
+  ...["resume-after-cut", "resume-elsewhere", "peer-vanishes", "drain", "server-restart", "storm"],
   ...["bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server", "draining-server", "gone-server"],
+  ...["refused-progress", "checkpoint-first", "unanswered-stop", "lost-lease", "unsure-credits", "receipt"],
 ];
 
 // biome-ignore lint/suspicious/noExplicitAny: a line is what the suite says
@@ -46,6 +47,7 @@ class Driver {
   #worker: Worker | undefined;
   #work: Promise<void> | undefined;
   #stopAsked = false;
+  #deaf = false;
   readonly #runs = new Map<string, Run>();
 
   /** Does what a line says, and says what came of it. */
@@ -126,7 +128,8 @@ class Driver {
   }
 
   async #startToWork(request: Request): Promise<unknown> {
-    const { queue, concurrency, name, stop_grace, heartbeat_interval, resume_grace } = request;
+    const { queue, concurrency, name, stop_grace, heartbeat_interval, resume_grace, deaf = false } = request;
+    this.#deaf = deaf;
     this.#worker = new Worker(this.#target, {
       ...this.#connection,
       name,
@@ -159,7 +162,7 @@ class Driver {
         this.#runs.set(id, { job, end, fail });
         signal.addEventListener("abort", () => {
           say({ event: "stopping", job_id: id, reason: (signal.reason as JobCancelled).reason });
-          fail(signal.reason);
+          if (!this.#deaf) fail(signal.reason);
         });
         say({ event: "started", job_id: id, attempt, data, checkpoint });
       });

@@ -6,6 +6,7 @@
 import type { Progress } from "./generated/jobwire/v1/job.js";
 import type { Delivery } from "./generated/jobwire/v1/queue_service.js";
 import { BatchJob, type MemberLink } from "./job.js";
+import type { Logger } from "./logging.js";
 import { badResult, completed, type Outcome, STOPPED, thrown } from "./outcome.js";
 import type { Reporter } from "./reporting.js";
 import { now } from "./retrying.js";
@@ -30,14 +31,16 @@ export class BatchRunner implements Runner {
   readonly #handler: BatchHandler;
   readonly #size: number;
   readonly #wait: number;
+  readonly #logger: Logger;
   readonly #calls = new Set<Call>();
   #gathering: Member[] = [];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(handler: BatchHandler, size: number, wait: number) {
+  constructor(handler: BatchHandler, size: number, wait: number, logger: Logger) {
     this.#handler = handler;
     this.#size = size;
     this.#wait = wait;
+    this.#logger = logger;
   }
 
   /** Has one job run together with others. */
@@ -64,7 +67,7 @@ export class BatchRunner implements Runner {
     this.#gathering = [];
     const call = new Call(members);
     this.#calls.add(call);
-    void call.seeThrough(this.#handler).then(() => this.#calls.delete(call));
+    void call.seeThrough(this.#handler, this.#logger).then(() => this.#calls.delete(call));
   }
 
   #stop(member: Member): void {
@@ -143,8 +146,13 @@ class Call {
     }
   }
 
-  async seeThrough(handler: BatchHandler): Promise<void> {
+  async seeThrough(handler: BatchHandler, logger: Logger): Promise<void> {
     const outcome = await this.#run(handler);
+    if (outcome.kind === "failed" && this.#members.every(({ settled }) => settled)) {
+      // No job is left to fail with it.
+      const text = `a handler of batches failed when all its jobs were settled: ${outcome.type}: ${outcome.message}`;
+      logger.error(text, { trace: outcome.trace });
+    }
     for (const member of this.#members) {
       const stopped = member.stopped !== undefined && outcome.kind === "completed";
       member.settle(stopped ? STOPPED : outcome);

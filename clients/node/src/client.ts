@@ -84,8 +84,8 @@ export class Client implements AsyncDisposable {
   }
 
   /**
-   * Returns a job as it is now, live or finished. Without a queue all are searched, and the newest job counts. Rejects with NotFound
-   * if there is no such job, or its retention is over.
+   * Returns a job as it is now, live or finished. Without a queue all are searched, which takes the longer the more there are, and
+   * the newest job counts. Rejects with NotFound if there is no such job, or its retention is over.
    */
   async getJob<Data = unknown, Output = unknown>(
     jobId: string,

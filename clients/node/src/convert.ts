@@ -4,8 +4,9 @@ import { InvalidArgument } from "./errors.js";
 import type * as v1 from "./generated/jobwire/v1/job.js";
 import { JobState as StateNumber } from "./generated/jobwire/v1/job.js";
 import {
-  JobSpec,
+  type JobSpec,
   NotCreatedReason as NotCreatedNumber,
+  PublishRequest,
   type PublishResult,
 } from "./generated/jobwire/v1/queue_service.js";
 import type {
@@ -18,7 +19,7 @@ import type {
   NotCreatedReason,
   Published,
 } from "./model.js";
-import { checkedDate, fromDuration, fromJson, newJobId, TooLargeError, toDuration, toJson } from "./wire.js";
+import { checkedDate, encode, fromDuration, fromJson, newJobId, TooLargeError, toDuration, toJson } from "./wire.js";
 
 const STATES = words<JobState>(StateNumber);
 const NOT_CREATED = words<NotCreatedReason>(NotCreatedNumber);
@@ -31,13 +32,14 @@ function words<Word extends string>(numbers: Record<string, number>): ReadonlyMa
 }
 
 /**
- * A job as it travels: an encoded JobSpec. Throws InvalidArgument for what cannot travel; the other rules are the server's.
+ * A job as it travels: an encoded PublishRequest that holds it and nothing else. Several of them, one behind the other, are a
+ * request with all their jobs. Throws InvalidArgument for what cannot travel; the other rules are the server's.
  */
 export function specFrom(job: NewJob): Uint8Array {
   const id = job?.id ?? newJobId();
   try {
     const spec = { ...termsFrom(job), id: text("id", id), data: toJson(job.data) };
-    return JobSpec.encode(JobSpec.fromPartial(spec)).finish();
+    return encode(PublishRequest, { queue: "", jobs: [spec] });
   } catch (error) {
     const { message } = error as Error;
     if (error instanceof TooLargeError) {
@@ -73,7 +75,7 @@ const FIELDS: ReadonlySet<string> = new Set<keyof NewJob>([
 ]);
 
 /** What is said of a job beside its id and its data. */
-function termsFrom(job: NewJob): Partial<JobSpec> {
+function termsFrom(job: NewJob): Omit<JobSpec, "id" | "data"> {
   onlyKnown("a job", job, FIELDS);
   onlyOne({ startAfter: job.startAfter, startIn: job.startIn });
   onlyOne({ throttle: job.throttle, debounce: job.debounce, uniqueFor: job.uniqueFor });

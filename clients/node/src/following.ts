@@ -96,7 +96,8 @@ export class Following<Data, Output> {
   async #poll(signal: AbortSignal): Promise<JobInfo<Data, Output>> {
     const wait = this.#known ? LONG_POLL : 0;
     const request = GetJobRequest.fromPartial({
-      queue: this.#queue,
+      // Once it is found, its queue alone is searched: looking into all of them costs a server with many queues dear.
+      queue: this.#known?.queue ?? this.#queue,
       jobId: this.#jobId,
       wait: toDuration(wait),
       knownRevision: this.#known?.revision ?? "",

@@ -8,7 +8,7 @@ import { DeadlineExceeded, InvalidArgument, type JobwireError, QueueFull, Resour
 import { PublishRequest, type PublishResponse, QueueServiceService } from "./generated/jobwire/v1/queue_service.js";
 import type { Published } from "./model.js";
 import { worthRepeating } from "./retrying.js";
-import { MAX_CALL_BYTES, MAX_CALL_ITEMS } from "./wire.js";
+import { encode, MAX_CALL_BYTES, MAX_CALL_ITEMS } from "./wire.js";
 
 /** A Publish call whose jobs are encoded already: their size decides who goes with whom, and nothing is encoded twice. */
 export interface Parcel {
@@ -19,20 +19,8 @@ export interface Parcel {
 /** The Publish call of a parcel. */
 export const PUBLISH = { ...QueueServiceService.publish, requestSerialize: encoded };
 
-/** What stands before each job in an encoded PublishRequest: field 2, of a length that follows. */
-const JOBS_TAG = (2 << 3) | 2;
-
 function encoded({ queue, specs }: Parcel): Buffer {
-  const writer = PublishRequest.encode({ queue, jobs: [] });
-  for (const spec of specs) {
-    writer.uint32(JOBS_TAG).bytes(spec);
-  }
-  return Buffer.from(writer.finish());
-}
-
-/** A job's share of a request in bytes; its tag and length take up to five. */
-export function sizeInCall(spec: Uint8Array): number {
-  return spec.byteLength + 5;
+  return Buffer.concat([encode(PublishRequest, { queue, jobs: [] }), ...specs]);
 }
 
 /** The calls that publish many jobs, each as full as it may be. */
@@ -41,11 +29,11 @@ export function parcels(queue: string, specs: Iterable<Uint8Array>): Parcel[] {
   let call: Uint8Array[] = [];
   let size = 0;
   for (const spec of specs) {
-    size += sizeInCall(spec);
+    size += spec.byteLength;
     if (call.length === 0 || call.length === MAX_CALL_ITEMS || size > MAX_CALL_BYTES) {
       call = [];
       calls.push(call);
-      size = sizeInCall(spec);
+      size = spec.byteLength;
     }
     call.push(spec);
   }
@@ -85,7 +73,7 @@ export class Grouping {
   /** Puts a job behind the others. */
   add(waiting: Waiting): void {
     this.#waiting.push(waiting);
-    this.#room.used += sizeInCall(waiting.spec);
+    this.#room.used += waiting.spec.byteLength;
   }
 
   /** Takes what goes into the next call, without those that nobody waits for any more. */
@@ -98,13 +86,13 @@ export class Grouping {
         break;
       }
       if (!waiting.done) {
-        size += sizeInCall(waiting.spec);
+        size += waiting.spec.byteLength;
         if (group.length > 0 && size > MAX_CALL_BYTES) {
           break;
         }
         group.push(waiting);
       }
-      this.#room.used -= sizeInCall(waiting.spec);
+      this.#room.used -= waiting.spec.byteLength;
       taken += 1;
     }
     this.#waiting.splice(0, taken);
@@ -152,7 +140,7 @@ export class Grouping {
   #putBack(group: readonly Waiting[]): void {
     this.#waiting = [...group, ...this.#waiting];
     for (const { spec } of group) {
-      this.#room.used += sizeInCall(spec);
+      this.#room.used += spec.byteLength;
     }
   }
 

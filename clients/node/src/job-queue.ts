@@ -119,10 +119,13 @@ export class JobQueue {
     ...rest: [ProcessHandler<Data, Output>] | [ProcessOptions, ProcessHandler<Data, Output>]
   ): Promise<void> {
     this.#check();
-    const [options, handler] = rest.length === 1 ? [{}, rest[0]] : rest;
+    const [options, handler] = rest.length === 2 ? rest : [{}, rest[0]];
     const { stopGrace, logger = defaultLogger } = this.#options;
     // A worker takes no further handler once it runs. Several in one process share a connection.
     const worker = new Worker(this.#target(), { ...this.#security(), stopGrace, logger });
+    if (typeof handler !== "function") {
+      throw new InvalidArgument(`process(name, options, handler): the handler is a function, not ${typeof handler}`);
+    }
     worker.handler<Data, Output>(name, handlerOptionsFrom(options), (job) => handler(processed(job)));
     await worker.start();
     if (this.#workers.push(worker) === 1 && this.#options.handleSignals !== false) {
@@ -135,6 +138,10 @@ export class JobQueue {
     id: string,
     options: { name?: string } = {},
   ): Promise<QueuedJob<Data, Output> | null> {
+    if (typeof options !== "object" || options === null) {
+      // As pg-boss has it in getJobById(name, id): no job would be found, in silence.
+      throw new InvalidArgument("getJob(id, { name }): the id comes first, the queue is an option");
+    }
     try {
       return queuedJobFrom(await this.#opened().getJob<Data, Output>(id, { queue: options.name ?? "" }));
     } catch (error) {
@@ -153,7 +160,8 @@ export class JobQueue {
    */
   cancel(id: string): Promise<number>;
   cancel(name: string, id: string | readonly string[]): Promise<number>;
-  async cancel(nameOrId: string, id?: string | readonly string[]): Promise<number> {
+  async cancel(nameOrId: string, id?: string | readonly string[], ...others: unknown[]): Promise<number> {
+    noOptions(others, "a cancellation", "it is a call of its own, not part of a transaction of yours");
     const admin = this.#opened().admin;
     if (id === undefined) {
       const job = await this.getJob(nameOrId);
@@ -294,6 +302,13 @@ function tlsFromEnvironment(): Tls | undefined {
     return { ca: readFileSync(file) };
   } catch (error) {
     throw new InvalidArgument(`JOBWIRE_CA_FILE: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Refuses what pg-boss takes as a last argument and Jobwire does not. */
+function noOptions(given: readonly unknown[], what: string, instead: string): void {
+  if (given.some((options) => options !== undefined)) {
+    throw new InvalidArgument(`there are no options of ${what}: ${instead}`);
   }
 }
 

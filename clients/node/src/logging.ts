@@ -1,4 +1,5 @@
-// To whom the client says what happens to it. Any logger of this shape will do, such as console.
+// To whom the client says what happens to it. Any logger of this shape will do, such as console; one that takes the fields first,
+// such as pino, has to be wrapped.
 
 /** Takes a line for people and, beside it, fields for machines. */
 export interface Logger {
@@ -24,7 +25,9 @@ function line(message: string, fields: object | undefined): unknown[] {
 export function harmless(logger: Logger): Logger {
   const tried = (level: keyof Logger) => (message: string, fields?: object) => {
     try {
-      logger[level](message, fields);
+      // Console would write `undefined` behind the line.
+      if (fields === undefined) logger[level](message);
+      else logger[level](message, fields);
     } catch {
       // There is nobody to tell.
     }

@@ -4,7 +4,7 @@
 
 import { inspect } from "node:util";
 import type { AckItem } from "./generated/jobwire/v1/queue_service.js";
-import { isFailForGood, isJobCancelled, isPause, isReleaseJob, isRetryIn, type StopReason } from "./signals.js";
+import { isFailForGood, isJobCancelled, isReleaseJob, isRetryIn, pause, type StopReason } from "./signals.js";
 import { cleanText, toDuration, toJson } from "./wire.js";
 
 const TYPE_LENGTH = 200;
@@ -82,20 +82,21 @@ function outcomeOf(error: unknown, stoppedBy: readonly AbortSignal[]): Outcome {
   // Promise.any and the like wrap even the only thing that failed.
   const only = error instanceof AggregateError && error.errors.length === 1 ? error.errors[0] : error;
   if (stoppedBy.some((signal) => stemsFrom(only, signal))) return STOPPED;
-  if (isReleaseJob(only)) return { kind: "released", delay: pauseFrom(only.delay) };
-  return {
+  const failed: Failed = {
     kind: "failed",
     type: typeOf(only),
     message: textOf(only),
     trace: traceOf(only),
     permanent: isFailForGood(only),
-    retryIn: isRetryIn(only) ? pauseFrom(only.seconds) : undefined,
   };
-}
-
-/** A pause as it travels. Somebody may have set it after the error was made: what is none then must not hold up the Acks. */
-function pauseFrom(seconds: number | undefined): number | undefined {
-  return isPause(seconds) ? seconds : undefined;
+  try {
+    // Looked at again: a derived class may have put there what it liked.
+    if (isReleaseJob(only))
+      return { kind: "released", delay: only.delay === undefined ? undefined : pause(only.delay) };
+    return { ...failed, retryIn: isRetryIn(only) ? pause(only.seconds) : undefined };
+  } catch (fault) {
+    return { ...failed, message: `${failed.message} (it names no pause: ${textOf(fault)})` };
+  }
 }
 
 /** What to report of a run that was told to stop for `reason`, if it was. */
@@ -181,9 +182,9 @@ function typeOf(error: unknown): string {
   return guarded(() => {
     if (!isError(error)) return error === null ? "null" : typeof error;
     const { name } = error;
-    const own = typeof name === "string" && name && !PLAIN.has(name);
-    // A class may have a static field of that name, which need not be a text.
-    return String((own ? name : error.constructor?.name) || name);
+    // Each of them may be anything, such as a static method of that name.
+    const told = [PLAIN.has(name) ? undefined : name, error.constructor?.name, name];
+    return told.find((each) => typeof each === "string" && each !== "") ?? "Error";
   }, "Error");
 }
 

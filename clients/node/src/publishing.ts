@@ -6,7 +6,7 @@
 import type { Connection } from "./connection.js";
 import { publishedFrom, specFrom } from "./convert.js";
 import { DeadlineExceeded, JobwireError, Overloaded } from "./errors.js";
-import { fail, Grouping, PUBLISH, parcels, type Room, sizeInCall, type Waiting } from "./grouping.js";
+import { fail, Grouping, PUBLISH, parcels, type Room, type Waiting } from "./grouping.js";
 import type { NewJob, Published } from "./model.js";
 import { abortable } from "./pausing.js";
 import { ATTEMPT_TIMEOUT, Backoff, now } from "./retrying.js";
@@ -33,7 +33,7 @@ export class Publisher {
   /** Stores one job, in one call with its neighbours. */
   async publish(queue: string, job: NewJob, signal: AbortSignal | undefined): Promise<Published> {
     const spec = specFrom(job);
-    if (this.#room.used + sizeInCall(spec) > MAX_WAITING_BYTES) {
+    if (this.#room.used + spec.byteLength > MAX_WAITING_BYTES) {
       throw new Overloaded(
         `${MAX_WAITING_BYTES} bytes of jobs wait already to be sent to Jobwire at ${this.#connection.target}: await what publish returns before you publish more`,
         { reason: "OVERLOADED" },

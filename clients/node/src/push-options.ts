@@ -9,9 +9,9 @@ import type { HandlerOptions } from "./worker.js";
 
 /** Jobwire's words, and the names by which pg-boss knows them. Spans are seconds. */
 export interface PushOptions extends Omit<JobTerms, "startAfter" | "options">, JobOptions {
-  /** Not before this point in time: a Date or its ISO text; or so many seconds from now. */
+  /** Not before this point in time: a Date or its ISO text; or so many seconds from now, as a number or in digits. */
   startAfter?: Date | string | number | undefined;
-  /** `key`: which others of its queue the policy minds. */
+  /** `key`: which others of its queue the policy minds. A queue of the policy `standard`, the default, minds none. */
   singletonKey?: string | undefined;
   /** `throttle`: one job of its key in each slot of so many seconds. */
   singletonSeconds?: number | undefined;
@@ -43,6 +43,8 @@ const POLLING = [
   "teamRefill",
 ];
 
+const WAITING = "how long a job may wait is said of its queue (waiting_retention)";
+
 const INSTEAD: Record<string, string> = {
   batchSize: "a handler gets one job; for several at once use Worker.batchHandler of `jobwire`",
   db: "to publish in a transaction of your own, call the SQL function jobwire.publish there",
@@ -50,8 +52,16 @@ const INSTEAD: Record<string, string> = {
   expireInMinutes: "say expireInSeconds",
   heartbeatSeconds: "leave it out: the worker's connection shows that it lives",
   options: "say its words themselves, such as retryLimit",
+  keepUntil: WAITING,
   onComplete: "wait for the job with Client.wait of `jobwire`",
-  retentionSeconds: "how long a job may wait is said of its queue (waiting_retention)",
+  retentionDays: WAITING,
+  retentionHours: WAITING,
+  retentionMinutes: WAITING,
+  retentionSeconds: WAITING,
+  singletonDays: "say singletonSeconds",
+  singletonHours: "say singletonSeconds",
+  singletonMinutes: "say singletonSeconds",
+  useSingletonQueue: "make the queue with the policy `short`",
 };
 
 /** The terms of a job; throws InvalidArgument for what has no counterpart. */
@@ -67,6 +77,9 @@ export function termsFrom(given: PushOptions): JobTerms {
   } = given;
   const { retryLimit, retryDelay, retryBackoff, retryDelayMax, expireIn, retention, deadLetter, ...terms } = rest;
   refuse(terms, INSTEAD);
+  if (singletonNextSlot && singletonSeconds === undefined) {
+    throw new InvalidArgument("singletonNextSlot says which slot; give singletonSeconds, how long slots are");
+  }
   return {
     ...terms,
     ...startFrom(startAfter),
@@ -95,7 +108,20 @@ function startFrom(start: PushOptions["startAfter"]): Pick<JobTerms, "startAfter
   if (typeof start === "number") {
     return { startIn: start };
   }
-  return start === undefined ? {} : { startAfter: typeof start === "string" ? new Date(start) : start };
+  if (typeof start !== "string") {
+    return start === undefined ? {} : { startAfter: start };
+  }
+  // Digits are seconds, as for pg-boss: taken for a date they would be a year, or a month long ago.
+  if (/^\d+$/.test(start)) {
+    return { startIn: Number(start) };
+  }
+  const startAfter = new Date(start);
+  if (Number.isNaN(startAfter.getTime())) {
+    throw new InvalidArgument(
+      `startAfter: ${JSON.stringify(start)} is no point in time in ISO 8601, and no number of seconds`,
+    );
+  }
+  return { startAfter };
 }
 
 /** One of two names for the same. */

@@ -7,13 +7,10 @@ const LONGEST_PAUSE = 7 * 24 * 3600;
  */
 const MARK = Symbol.for("jobwire.signal");
 
-/** Whether it is a span that a job may be put off for. */
-export function isPause(seconds: unknown): seconds is number {
-  return typeof seconds === "number" && seconds >= 0 && seconds <= LONGEST_PAUSE;
-}
-
-function pause(seconds: number): number {
-  if (!isPause(seconds)) throw new RangeError(`a pause of ${seconds} s: it must be a number of seconds, 0 s to 7 days`);
+/** A pause that may be asked for, in seconds; throws a RangeError for what is none, such as the text of a header. */
+export function pause(seconds: number): number {
+  if (!(typeof seconds === "number" && seconds >= 0 && seconds <= LONGEST_PAUSE))
+    throw new RangeError(`a pause of ${String(seconds)} s: it must be a number, 0 s to 7 days`);
   return seconds;
 }
 

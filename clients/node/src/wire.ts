@@ -2,7 +2,9 @@
 //
 // Spans are numbers of seconds everywhere, points in time are Dates.
 
-import { uuidv7 } from "uuidv7";
+import { randomFillSync } from "node:crypto";
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
+import { V7Generator } from "uuidv7";
 import type { Duration } from "./generated/google/protobuf/duration.js";
 
 /** The largest payload or output that any queue can allow, in bytes. */
@@ -20,12 +22,28 @@ export const MAX_CALL_ITEMS = 1000;
 /** The longest span that protobuf's Duration takes: ten thousand years. */
 const MAX_SPAN = 315_576_000_000;
 
+/** Memory that has grown beyond so many bytes for one message is not kept for the next. */
+const KEPT_BYTES = 64 * 1024;
+
 /** A payload, an output or a checkpoint is larger than is ever allowed. */
 export class TooLargeError extends Error {}
 
+/** Random numbers are drawn many at a time: of a single draw most is the way to it and back. */
+const random = new Uint32Array(1024);
+let drawn = random.length;
+const ids = new V7Generator({
+  nextUint32() {
+    if (drawn === random.length) {
+      randomFillSync(random);
+      drawn = 0;
+    }
+    return random[drawn++] as number;
+  },
+});
+
 /** Returns a new UUID of version 7: unique anywhere, and sorted by time. */
 export function newJobId(): string {
-  return uuidv7();
+  return ids.generate().toString();
 }
 
 /**
@@ -73,6 +91,21 @@ export function cleanText(text: string, limit: number): string {
   }
   // What is half a pair, the encoder writes as U+FFFD.
   return text.slice(0, end).replaceAll("\0", "\uFFFD");
+}
+
+/** What writes the next message, with the memory of the last one. */
+let writer: BinaryWriter | undefined;
+
+/** The bytes of a message. Small ones are written into the same memory: new memory for each is half of their cost. */
+export function encode<Message>(
+  type: { encode(message: Message, writer: BinaryWriter): BinaryWriter },
+  message: Message,
+): Uint8Array {
+  const mine = writer ?? new BinaryWriter();
+  writer = undefined; // what throws half way leaves nothing behind
+  const bytes = type.encode(message, mine).finish();
+  if (bytes.byteLength <= KEPT_BYTES) writer = mine;
+  return bytes;
 }
 
 /** Turns seconds into a protobuf Duration; throws an Error for what is no finite span. */

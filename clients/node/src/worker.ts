@@ -153,7 +153,8 @@ export class Worker {
     if (!(wait >= 0 && wait <= LONGEST_WAIT)) {
       throw new RangeError(`wait ${wait} s of queue ${names} must be between 0 s and ${LONGEST_WAIT} s`);
     }
-    return this.#register(queues, concurrency, handle, () => new BatchRunner(handle as BatchHandler, size, wait));
+    const runner = () => new BatchRunner(handle as BatchHandler, size, wait, this.#logger);
+    return this.#register(queues, concurrency, handle, runner);
   }
 
   /**

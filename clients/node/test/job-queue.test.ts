@@ -113,7 +113,7 @@ test("a start may be a number of seconds, an ISO text or a Date", async (t) => {
   const jobQueue = queueFor(t);
   const name = freshQueue();
   const moment = new Date(Date.now() + 7_200_000);
-  for (const startAfter of [moment, moment.toISOString(), 7_200]) {
+  for (const startAfter of [moment, moment.toISOString(), 7_200, "7200"]) {
     const job = await jobQueue.getJob((await jobQueue.push(name, 1, { startAfter })) ?? "");
     assert.ok(Math.abs((job?.startAfter.getTime() ?? 0) - moment.getTime()) < 60_000);
     assert.equal(job?.state, "created");
@@ -129,7 +129,11 @@ test("options without a counterpart are refused with what to do instead", async 
     [{ options: { retryLimit: 5 } }, /no option options: say its words themselves/],
     [{ expireIn: 5, expireInSeconds: 5 }, /expireIn and expireInSeconds mean the same/],
     [{ retrylimit: 5 }, /a job has no "retrylimit"/],
-    [{ startAfter: "tomorrow" }, /no point in time/],
+    [{ startAfter: "tomorrow" }, /startAfter: "tomorrow" is no point in time/],
+    [{ retentionDays: 5 }, /no option retentionDays: how long a job may wait is said of its queue/],
+    [{ singletonMinutes: 5 }, /no option singletonMinutes: say singletonSeconds/],
+    [{ useSingletonQueue: true }, /no option useSingletonQueue: .*policy `short`/],
+    [{ singletonKey: "a", singletonNextSlot: true }, /give singletonSeconds/],
   ];
   for (const [options, message] of pushes) {
     await assert.rejects(jobQueue.push("q", 1, options as PushOptions), (error) => {
@@ -146,12 +150,14 @@ test("options without a counterpart are refused with what to do instead", async 
     jobQueue.process("q", { concurency: 5 } as ProcessOptions, () => {}),
     /no option concurency/,
   );
+  await assert.rejects(Reflect.apply(jobQueue.process, jobQueue, ["q"]), /the handler is a function, not undefined/);
 });
 
 test("there is no job of an id that is not known, or is none", async (t) => {
   const jobQueue = queueFor(t);
   assert.equal(await jobQueue.getJob(newJobId()), null);
   assert.equal(await jobQueue.getJob("7"), null);
+  await assert.rejects(jobQueue.getJob("q", newJobId() as never), /the id comes first/);
   const nowhere = createJobQueue({ target: "127.0.0.1:1", timeout: 0.2 });
   await assert.rejects(nowhere.getJob(newJobId()), Unavailable);
   await nowhere.stop();
@@ -184,6 +190,8 @@ test("a job is cancelled by its id, with or without its queue; a running one's h
   assert.equal(await jobQueue.cancel("7"), 0);
   await assert.rejects(jobQueue.cancel(freshQueue(), newJobId()), NotFound);
   assert.equal(await jobQueue.getQueueSize(freshQueue()), 0);
+  const cancel = jobQueue.cancel as (...all: unknown[]) => Promise<number>;
+  await assert.rejects(cancel.call(jobQueue, name, newJobId(), { db: {} }), /no options of a cancellation: /);
   await assert.rejects(
     jobQueue.getQueueSize(name, { before: "completed" } as never),
     /no options of a size: .*getQueue/,

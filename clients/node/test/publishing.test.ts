@@ -224,6 +224,17 @@ test("what cannot travel is refused with what to do, before anything is sent", a
   assert.equal(relay.publishes.length, 0);
 });
 
+test("neither a job that broke off half way nor a large one leaves anything in the next", async (t) => {
+  const client = connected(t);
+  const queue = freshQueue();
+  const large = "ä".repeat(32_000);
+  await assert.rejects(client.publish(queue, large, { priority: 2 ** 40 }), InvalidArgument);
+  for (const data of ["first", large, "last"]) {
+    const { jobId } = await client.publish(queue, data);
+    assert.equal((await client.getJob(jobId, { queue })).data, data);
+  }
+});
+
 test("what the server refuses names the field and the rule", async (t) => {
   const client = connected(t);
   const cases: [string, unknown, PublishOptions, string, RegExp][] = [

@@ -62,7 +62,7 @@ export class Relay {
   /** Run when the server has answered a Publish call; what it throws is the answer. */
   after: (request: PublishRequest) => Promise<void> | void = () => {};
   /** Run before a GetJob call is handed on; what it throws is the answer. */
-  beforeGet: () => Promise<void> | void = () => {};
+  beforeGet: (request: GetJobRequest) => Promise<void> | void = () => {};
   /** Run when the server has answered a call of AdminService; what it throws is the answer. */
   afterAdmin: () => Promise<void> | void = () => {};
   readonly #handedOn = new Set<ClientUnaryCall>();
@@ -80,7 +80,7 @@ export class Relay {
         return response;
       }),
       getJob: this.#handler<GetJobRequest, GetJobResponse>(async (request) => {
-        await this.beforeGet();
+        await this.beforeGet(request);
         return this.#ask<GetJobResponse>((answer) => this.#client.getJob(request, answer));
       }),
     });

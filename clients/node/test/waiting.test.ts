@@ -125,16 +125,18 @@ test("what changes between two looks is not missed", async (t) => {
   });
   t.after(() => worker.stop());
   const { jobId } = await client.publish(queue, 1);
-  let polls = 0;
-  relay.beforeGet = async () => {
-    polls += 1;
-    if (polls !== 2) return;
+  const asked: string[] = [];
+  relay.beforeGet = async (request) => {
+    asked.push(request.queue);
+    if (asked.length !== 2) return;
     await worker.start();
     while ((await direct.getJob(jobId)).progress === null) await new Promise((resolve) => setTimeout(resolve, 20));
   };
   const begun = performance.now();
   await client.wait(jobId, { onChange: ({ progress }) => progress && open() });
   assert.ok(performance.now() - begun < EARLY);
+  // Only as long as it is not known where the job is, all queues are searched.
+  assert.deepEqual([asked[0], ...new Set(asked.slice(1))], ["", queue]);
 });
 
 test("closing the client ends the waiting", async (t) => {

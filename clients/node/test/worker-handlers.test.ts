@@ -206,11 +206,36 @@ test("a result that JSON cannot carry fails the job for good, since running it a
 });
 
 test("a pause is 0 s to 7 days", () => {
-  // A text, as the header Retry-After is one.
-  for (const bad of [-1, Number.NaN, 8 * 24 * 3600, Number.POSITIVE_INFINITY, "7" as never]) {
+  for (const bad of [-1, Number.NaN, 8 * 24 * 3600, Number.POSITIVE_INFINITY, "30" as unknown as number]) {
     assert.throws(() => new RetryIn(bad), RangeError);
     assert.throws(() => new ReleaseJob(bad), RangeError);
   }
+});
+
+test("a class of one's own that names nonsense fails its job, and the worker goes on", async (t) => {
+  class Later extends RetryIn {
+    override readonly seconds = "30" as unknown as number;
+  }
+  class Busy extends ReleaseJob {
+    override readonly delay = Number.NaN;
+  }
+  class Named extends Error {
+    static override name() {
+      return "not a text";
+    }
+  }
+  const errors = [new Later(0), new Busy(), new Named("no name")];
+  const server = await scripted(t);
+  const worker = await working(server, ({ data }) => Promise.reject(errors[data]), { concurrency: 3 });
+  const stream = await server.opened();
+  stream.deliver(...errors.map((_, n) => delivery(`h-${n}`, n)));
+  for (const n of errors.keys()) {
+    const end = await server.settled(`h-${n}`);
+    assert.ok(end.$case === "fail" && end.value.retryIn === undefined);
+    assert.match(end.value.message, n === 2 ? /^no name$/ : /it names no pause/);
+    assert.match(end.value.type, n === 2 ? /^Error$/ : /^(Later|Busy)$/);
+  }
+  assert.equal(worker.stopping, false);
 });
 
 test("a job made by hand tries out a handler", async () => {
@@ -315,6 +340,20 @@ test("a signal that is looked at late is aborted all the same", async (t) => {
   assert.ok(seen instanceof JobCancelled && seen.reason === "requested");
 });
 
+test("a logger gets the line alone where there are no fields", async (t) => {
+  const server = await scripted(t);
+  const said: unknown[][] = [];
+  const keep = (...args: unknown[]) => said.push(args);
+  await working(server, () => Promise.reject(new Error("no")), {
+    logger: { debug: keep, info: keep, warn: keep, error: keep },
+  });
+  (await server.opened()).deliver(delivery("h-1"));
+  await server.settled("h-1");
+  const lengths = (start: string) =>
+    said.filter(([line]) => String(line).startsWith(start)).map(({ length }) => length);
+  assert.deepEqual([lengths("queue q: opened"), lengths("job job-of-h-1: failed")], [[1], [2]]);
+});
+
 test("a logger that throws harms nobody", async (t) => {
   const server = await scripted(t);
   const broken = () => {
@@ -393,6 +432,22 @@ test("the rest of a batch shares the end of the handler, and the first word on a
     const end = await server.settled(handle);
     assert.ok(end.$case === "fail" && end.value.message === "the rest");
   }
+});
+
+test("a handler of batches that fails when all its jobs are settled is not passed over in silence", async (t) => {
+  const server = await scripted(t);
+  const logger = new Lines();
+  const worker = new Worker(server.address, { logger });
+  worker.batchHandler("q", { size: 1 }, (jobs) => {
+    for (const job of jobs) job.complete();
+    throw new Error("the commit failed");
+  });
+  server.workers.push(worker);
+  await worker.start();
+  (await server.opened()).deliver(delivery("h-1"));
+  assert.equal(await server.end("h-1"), "complete");
+  const told = "jobs were settled: Error: the commit failed";
+  await until("it is told", () => logger.warnings.some((line) => line.endsWith(told)));
 });
 
 test("a handler of batches that returns something is told so", async (t) => {

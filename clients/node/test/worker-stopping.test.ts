@@ -48,6 +48,25 @@ test("it takes nothing more, finishes what runs, and says farewell last", async 
   await within("a stop of what has stopped", worker.stop());
 });
 
+test("that it takes nothing more is said when the resume is answered, since before it may be forgotten", async (t) => {
+  const server = await scripted(t);
+  const held = new Held();
+  const worker = await working(server, held.handle, { concurrency: 5 });
+  const stream = await server.opened();
+  stream.deliver(delivery("h-1"), delivery("h-2"));
+  await held.started("h-2");
+  const leaving = worker.stop();
+  await server.ack(isQuiet);
+  stream.end(cut());
+  const resumed = await server.stream();
+  held.release("h-2");
+  await server.settled("h-2");
+  resumed.open();
+  await server.ack((ack) => isQuiet(ack) && ack.lastSequence === 1);
+  held.release("h-1");
+  await within("its end", leaving);
+});
+
 test("what does not finish in time is told to stop, and given back", async (t) => {
   const server = await scripted(t);
   const held = new Held();

@@ -34,8 +34,9 @@ CLAIMS = (
     *("publish", "republish", "oversize"),
     *("deliver", "ack", "fail", "retry", "progress", "sigterm"),
     *("stale-lease", "extend", "cancel", "slow-reader"),
-    *("resume-after-cut", "resume-elsewhere", "peer-vanishes", "drain", "server-restart"),
+    *("resume-after-cut", "resume-elsewhere", "peer-vanishes", "drain", "server-restart", "storm"),
     *("bad-token", "tls", "no-tls", "wrong-port", "older-server", "newer-server", "draining-server", "gone-server"),
+    *("refused-progress", "checkpoint-first", "unanswered-stop", "lost-lease", "unsure-credits", "receipt"),
 )
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Driver:
         self._worker: Worker | None = None
         self._work: asyncio.Task[None] | None = None
         self._stop_asked = False
+        self._deaf = False
         self._runs: dict[str, Run] = {}
         self.terminated = asyncio.Event()
         """Set when the worker has ended though nobody asked for that by a line, as after SIGTERM."""
@@ -140,6 +142,7 @@ class Driver:
         terms = {
             name: request[name] for name in ("stop_grace", "heartbeat_interval", "resume_grace") if name in request
         }
+        self._deaf = request.get("deaf", False)
         self._worker = Worker(**self._connection, name=request["name"], **terms)
         self._worker.handler(request["queue"], concurrency=request["concurrency"])(self._handle)
         self._work = asyncio.create_task(self._see_through(self._worker))
@@ -159,10 +162,12 @@ class Driver:
         run = self._runs[job.id] = Run(job, asyncio.get_running_loop().create_future())
         say(event="started", job_id=job.id, attempt=job.attempt, data=job.data, checkpoint=job.checkpoint)
         try:
-            return await run.end
+            return await asyncio.shield(run.end)
         except asyncio.CancelledError:
             say(event="stopping", job_id=job.id, reason="")
-            raise
+            if not self._deaf:
+                raise
+            return await run.end
         finally:
             if self._runs.get(job.id) is run:
                 del self._runs[job.id]

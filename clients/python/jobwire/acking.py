@@ -252,19 +252,19 @@ class Acker:
         # Only here, since alike statements are one object.
         for handle, item in zip(items, request.items, strict=True):
             item.handle = handle
-        credits = self._credits_wanted() if self._credits_due() else None
-        if credits is not None:
-            request.max_in_flight = credits
+        places = self._credits_wanted() if self._credits_due() else None
+        if places is not None:
+            request.max_in_flight = places
         # Not those that say something newer than the items of a group that is being taken apart.
         sent = {handle: each for handle, each in self._extensions.items() if items.get(handle) is each.item}
         try:
             response = await self._connection.attempt(self._connection.queue.Ack, request, ATTEMPT_TIMEOUT)
         except JobwireError as error:
-            if credits is not None:
-                standing.told(session, epoch, credits, answered=False)
+            if places is not None:
+                standing.told(session, epoch, places, answered=False)
             return await self._sort_out(items, error)
-        if credits is not None:
-            standing.told(session, epoch, credits, answered=True)
+        if places is not None:
+            standing.told(session, epoch, places, answered=True)
         settled: list[str] = []
         for (handle, item), result in zip(items.items(), response.results, strict=True):
             if item is not JUST_COMPLETED and item.HasField("extend"):

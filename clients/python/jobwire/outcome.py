@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn
+from jobwire.signals import FailForGood, JobCancelled, ReleaseJob, RetryIn, pause
 from jobwire.v1.queue_service_pb2 import AckItem, Complete, Fail, Release
 from jobwire.wire import clean_text, to_duration, to_json
 
@@ -96,14 +96,21 @@ def raised(error: BaseException, *, told_to_stop: bool) -> Outcome:
         error = error.exceptions[0]
     if told_to_stop and isinstance(error, JobCancelled | asyncio.CancelledError):
         return Stopped()
-    if isinstance(error, ReleaseJob):
-        return Released(error.delay)
+    message, retry_in = _text_of(error), None
+    try:
+        # Looked at again: a subclass may have put there what it liked.
+        if isinstance(error, ReleaseJob):
+            return Released(None if error.delay is None else pause(error.delay))
+        if isinstance(error, RetryIn):
+            retry_in = pause(error.seconds)
+    except Exception as fault:  # noqa: BLE001 - as with its text
+        message = f"{message} (it names no pause: {fault})"
     return Failed(
         type=type(error).__name__,
-        message=_text_of(error),
+        message=message,
         trace=_trace_of(error),
         permanent=isinstance(error, FailForGood),
-        retry_in=error.seconds if isinstance(error, RetryIn) else None,
+        retry_in=retry_in,
     )
 
 

@@ -191,11 +191,11 @@ class Session:
         self._answered.clear()
         standing = self._standing
         # One credit at least may be named here; an Ack corrects that as soon as the stream is open.
-        credits = max(1, self._credits_wanted())
-        standing.subscribing(credits_told=credits)
+        places = max(1, self._credits_wanted())
+        standing.subscribing(credits_told=places)
         request = pb.SubscribeRequest()
         request.CopyFrom(self._request)
-        request.max_in_flight = credits
+        request.max_in_flight = places
         if standing.id:
             # Beyond what one call may name, what still runs counts for more than what only waits for an answer.
             held = sorted(standing.held, key=lambda handle: not self._crew.runs(handle))[:MAX_CALL_ITEMS]

@@ -7,7 +7,8 @@ from jobwire.wire import Seconds, in_seconds
 _LONGEST_PAUSE = 7 * 24 * 3600.0
 
 
-def _pause(span: Seconds) -> float:
+def pause(span: Seconds) -> float:
+    """Return a pause that may be asked for, in seconds; raises an error for what is none."""
     seconds = in_seconds(span)
     if not 0 <= seconds <= _LONGEST_PAUSE:
         raise ValueError(f"a pause of {seconds:g} s: it must be 0 s to 7 days")
@@ -27,7 +28,7 @@ class RetryIn(Exception):
     seconds: float = 0.0
 
     def __init__(self, seconds: Seconds, message: str = "") -> None:
-        self.seconds = _pause(seconds)
+        self.seconds = pause(seconds)
         super().__init__(message or f"to be tried again in {self.seconds:g} s")
 
 
@@ -40,7 +41,7 @@ class ReleaseJob(Exception):
     delay: float | None = None
 
     def __init__(self, delay: Seconds | None = None) -> None:
-        self.delay = None if delay is None else _pause(delay)
+        self.delay = None if delay is None else pause(delay)
         super().__init__("given back")
 
 

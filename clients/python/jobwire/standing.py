@@ -56,12 +56,14 @@ class Standing:
         self._opened = True
         self.changed.set()
 
-    def told(self, session: str, epoch: int, credits: int, *, answered: bool) -> None:
-        """An Ack of that session and epoch has named credits. It may have counted though it was not answered; and one
-        that a resume has overtaken may have counted before or after that.
+    def told(self, session: str, epoch: int, places: int, *, answered: bool) -> None:
+        """An Ack of that session and epoch has named its places as credits.
+
+        It may have counted though it was not answered; and one that a resume has overtaken may have counted before or
+        after that.
         """
         if session == self.id:
-            self.told_credits = credits if answered and epoch == self.epoch else None
+            self.told_credits = places if answered and epoch == self.epoch else None
 
     def draining(self, resume_within: float) -> None:
         """The server goes away, and waits so long for a resume."""

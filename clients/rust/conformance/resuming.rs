@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::lines::{confused, said, say, seconds, shown_job, shown_results, started, text};
 
 const CLAIMS: &str = "publish republish oversize deliver ack fail retry progress sigterm stale-lease extend cancel \
-    slow-reader resume-after-cut resume-elsewhere peer-vanishes drain server-restart bad-token tls no-tls wrong-port \
-    older-server newer-server draining-server gone-server";
+    slow-reader resume-after-cut resume-elsewhere peer-vanishes drain server-restart storm bad-token tls no-tls \
+    wrong-port older-server newer-server draining-server gone-server refused-progress checkpoint-first \
+    unanswered-stop lost-lease unsure-credits receipt";
 
 /// How a handler is to end.
 type End = Result<Value, JobError>;
@@ -100,11 +101,11 @@ impl Driver {
         let mut state = self.state.lock().unwrap();
         let target = state.target.clone().ok_or_else(|| confused("connect first".into()))?;
         let concurrency = request["concurrency"].as_u64().unwrap_or(1) as usize;
-        let runs = self.state.clone();
+        let (runs, deaf) = (self.state.clone(), request["deaf"] == true);
         let mut worker =
             Worker::new(target)
                 .name(text(request, "name"))
-                .handler(text(request, "queue"), concurrency, move |job| handle(runs.clone(), job));
+                .handler(text(request, "queue"), concurrency, move |job| handle(runs.clone(), job, deaf));
         if let Some(grace) = seconds(request, "stop_grace") {
             worker = worker.stop_grace(grace);
         }
@@ -175,13 +176,13 @@ impl Driver {
     }
 }
 
-/// Says that it has started, and waits to be told how to end.
-async fn handle(state: std::sync::Arc<Mutex<State>>, job: Job) -> End {
-    let (end, told) = oneshot::channel();
+/// Says that it has started, and waits to be told how to end; a deaf one goes on when it is told to stop.
+async fn handle(state: std::sync::Arc<Mutex<State>>, job: Job, deaf: bool) -> End {
+    let (end, mut told) = oneshot::channel();
     state.lock().unwrap().runs.insert(job.id().to_owned(), (job.clone(), end));
     started(job.delivery());
     tokio::select! {
-        end = told => end.unwrap_or_else(|_| Err(JobError::stopped())),
+        end = &mut told => end.unwrap_or_else(|_| Err(JobError::stopped())),
         () = job.cancelled().cancelled() => {
             let reason = match job.stop_reason() {
                 Some(StopReason::Requested) => "requested",
@@ -192,7 +193,7 @@ async fn handle(state: std::sync::Arc<Mutex<State>>, job: Job) -> End {
                 None => "",
             };
             say(&json!({"event": "stopping", "job_id": job.id(), "reason": reason}));
-            Err(JobError::stopped())
+            if deaf { told.await.unwrap_or_else(|_| Err(JobError::stopped())) } else { Err(JobError::stopped()) }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The connection to Jobwire: where it leads, its settings, and calls that are repeated where that helps.
 
+use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -17,13 +18,19 @@ use crate::v1::queue_service_client::QueueServiceClient;
 /// A page of ListJobs is the largest answer; requests stay below 4 MiB by the contract.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// Where Jobwire is, and how to speak to it. A `&str` is one without TLS and token.
-#[derive(Clone, Debug)]
+/// Where Jobwire is, and how to speak to it. A `&str` is one without TLS and token. The token is in no text that is shown or logged.
+#[derive(Clone)]
 pub struct Target {
     address: String,
     tls: Option<ClientTlsConfig>,
     token: Option<String>,
     actor: Option<String>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl From<&str> for Target {
@@ -107,6 +114,17 @@ fn deepest(mut error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
+/// What tells the server the token.
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Error> {
+    let is_word = !token.is_empty() && token.bytes().all(|letter| letter.is_ascii_graphic());
+    let said = format!("Bearer {token}").parse::<MetadataValue<Ascii>>().ok().filter(|_| is_word);
+    let mut said = said.ok_or_else(|| {
+        Error::invalid("a token must be a word of plain ASCII, without blanks or ends of lines".into())
+    })?;
+    said.set_sensitive(true);
+    Ok(said)
+}
+
 pub(crate) type Stub = QueueServiceClient<Channel>;
 
 /// One connection, made with the first call and again whenever it breaks. Clones share it until one of them leaves it.
@@ -127,11 +145,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Sends nothing yet. To be called within a Tokio runtime.
     pub(crate) fn new(target: &Target) -> Result<Self, Error> {
-        let authorization = target.token.as_ref().map(|token| {
-            format!("Bearer {token}")
-                .parse()
-                .map_err(|_| Error::invalid("the token has characters that no header takes".into()))
-        });
+        let authorization = target.token.as_deref().map(bearer);
         let endpoint = target.endpoint()?;
         Ok(Self {
             target: target.address.clone(),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::errors::Error;
 use crate::outcome::StopReason;
 use crate::v1::{Delivery, Progress};
-use crate::wire::{MAX_CHECKPOINT_BYTES, clean_text, to_json};
+use crate::wire::{LONGEST_SPAN, MAX_CHECKPOINT_BYTES, clean_text, to_json};
 
 /// A delivery's handle.
 pub(crate) type Handle = Arc<str>;
@@ -126,7 +126,7 @@ impl Job {
     ///
     /// Errors: INVALID_ARGUMENT for another span.
     pub async fn extend(&self, span: Duration) -> Result<(), Error> {
-        if !(Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600)).contains(&span) {
+        if !(Duration::from_secs(1)..=LONGEST_SPAN).contains(&span) {
             return Err(Error::invalid(format!("extend({span:?}): a time limit is 1 s to 7 days from now")));
         }
         let (answered, answer) = oneshot::channel();

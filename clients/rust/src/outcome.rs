@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::v1::{Complete, Fail, Release, ack_item};
-use crate::wire::{MAX_DATA_BYTES, clean_text, to_duration, to_json};
+use crate::wire::{LONGEST_SPAN, MAX_DATA_BYTES, clean_text, to_duration, to_json};
 
 const TRACE_BYTES: usize = 8 * 1024;
 
@@ -46,18 +46,18 @@ impl JobError {
         self
     }
 
-    /// Try again after exactly this pause, 0 s to 7 days; uses up a retry. Says nothing of a job that goes back.
+    /// Try again after exactly this pause, at most 7 days; uses up a retry. Says nothing of a job that goes back.
     pub fn retry_in(mut self, pause: Duration) -> Self {
         if let Outcome::Failed(failure) = &mut self.0 {
-            failure.retry_in = Some(pause);
+            failure.retry_in = Some(pause.min(LONGEST_SPAN));
         }
         self
     }
 
-    /// The job goes back untouched, and no retry is used up. `delay`, 0 s to 7 days, is the pause before the next delivery; None: at once the
+    /// The job goes back untouched, and no retry is used up. `delay`, at most 7 days, is the pause before the next delivery; None: at once the
     /// first time, then growing to 60 s.
     pub fn release(delay: Option<Duration>) -> Self {
-        Self(Outcome::Released(delay))
+        Self(Outcome::Released(delay.map(|delay| delay.min(LONGEST_SPAN))))
     }
 
     /// The handler ended because it was told to.

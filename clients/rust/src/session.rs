@@ -20,7 +20,7 @@ use crate::crew::{Crew, Handler, Run};
 use crate::errors::Error;
 use crate::job::{Handle, Word};
 use crate::outcome::{Outcome, StopReason, settling};
-use crate::retrying::Backoff;
+use crate::retrying::{Backoff, end_of};
 use crate::standing::Standing;
 use crate::v1::subscribe_response::Event;
 use crate::v1::{AckRequest, Delivery, Draining, Resume, SessionOpened, SubscribeRequest, SubscribeResponse};
@@ -142,7 +142,7 @@ impl Session {
     /// Takes no more jobs, finishes or gives back those in hand, reports their ends, and leaves.
     async fn end(&mut self, grace: Duration) {
         let hurry = self.signals.hurry.clone();
-        let deadline = Instant::now() + grace;
+        let deadline = end_of(grace);
         self.quiet = true;
         // A session that is just being opened could not be closed otherwise, and would keep its first jobs for a grace.
         let answered = |session: &Self| hurry.is_cancelled() || !matches!(session.stream, Stream::Opening(_));

@@ -19,6 +19,9 @@ pub(crate) const MAX_CALL_BYTES: usize = 3 * 1024 * 1024 - 4096;
 /// How many jobs or statements one Publish or Ack call may carry.
 pub(crate) const MAX_CALL_ITEMS: usize = 1000;
 
+/// The longest pause or time limit.
+pub(crate) const LONGEST_SPAN: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// How many bytes a message takes in a call that repeats it.
 pub(crate) fn size_in_call(message: &impl Message) -> usize {
     let size = message.encoded_len();

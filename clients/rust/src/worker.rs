@@ -1,5 +1,6 @@
 //! The worker: handlers by queue, one connection, and an orderly end.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ impl Worker {
         self
     }
 
-    /// Has the jobs of a queue run by this function, at most `concurrency` (1 to 1000) at once. What it returns is the job's output; `()` is none.
+    /// Has the jobs of a queue, which has one handler, run by this function, at most `concurrency` (1 to 1000) at once. What it returns is the job's output; `()` is none.
     ///
     /// A job may run again after a lost connection, so the function must be idempotent. It must not block: what computes for long belongs into
     /// `tokio::task::spawn_blocking`.
@@ -144,6 +145,14 @@ impl Worker {
         if let Some(post) = self.posts.iter().find(|post| !(1..=1000).contains(&post.concurrency)) {
             let message =
                 format!("concurrency {} of queue {:?} must be between 1 and 1000", post.concurrency, post.queue);
+            return Err(Error::invalid(message));
+        }
+        let mut queues = HashSet::new();
+        if let Some(post) = self.posts.iter().find(|post| !queues.insert(&post.queue)) {
+            let message = format!(
+                "queue {:?} has a handler already; to run more jobs at once, raise its concurrency",
+                post.queue
+            );
             return Err(Error::invalid(message));
         }
         if self.posts.is_empty() {

@@ -4,8 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{client, queue, server};
-use jobwire::{Client, Code, NewJob, v1};
+use common::{Running, client, queue, server};
+use jobwire::{Client, Code, NewJob, Target, Worker, v1};
 use serde_json::json;
 
 #[tokio::test]
@@ -73,6 +73,27 @@ async fn where_nobody_listens_the_error_says_where_and_why() {
     assert_eq!(error.code, Code::Unavailable);
     let says = format!("cannot reach Jobwire at 127.0.0.1:{port} (Connection refused");
     assert!(error.message.starts_with(&says), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_a_word_that_is_shown_to_nobody() {
+    let target = Target::new(server()).token("SECRET");
+    assert!(!format!("{target:?} {:?}", Client::new(target.clone()).unwrap()).contains("SECRET"));
+    for token in ["", "two words", "tökén", "a\n"] {
+        let error = Client::new(Target::new(server()).token(token)).unwrap_err();
+        assert_eq!(error.message, "a token must be a word of plain ASCII, without blanks or ends of lines");
+    }
+}
+
+#[tokio::test]
+async fn a_time_may_be_for_ever() {
+    let (client, queue) = (client().with_timeout(Duration::MAX), queue());
+    let job = client.publish(&queue, NewJob::new(&()).unwrap()).await.unwrap();
+    let worker =
+        Running::start(Worker::new(server()).stop_grace(Duration::MAX).handler(&queue, 1, async |_| Ok("done")));
+    let job = client.wait(&queue, &job.job_id, Some(Duration::MAX)).await.unwrap();
+    assert_eq!(job.output_as::<String>().unwrap().as_deref(), Some("done"));
+    worker.stop().await.unwrap();
 }
 
 #[tokio::test]

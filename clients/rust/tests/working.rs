@@ -38,6 +38,26 @@ async fn what_a_handler_returns_is_the_jobs_output() {
 }
 
 #[tokio::test]
+async fn a_pause_that_is_too_long_is_the_longest() {
+    let queue = queue();
+    let worker = Running::handling(&queue, async |job: Job| match job.data::<String>()?.as_str() {
+        "retry" => Err::<(), _>(JobError::new("Later", "").retry_in(Duration::MAX)),
+        _ => Err(JobError::release(Some(Duration::MAX))),
+    });
+    let (retried, released) = (published(&queue, json!("retry")).await, published(&queue, json!("release")).await);
+    becomes(&queue, &retried, |job| (job.state(), job.retry_count) == (JobState::Retry, 1)).await;
+    becomes(&queue, &released, |job| (job.state(), job.release_count) == (JobState::Retry, 1)).await;
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_queue_has_one_handler() {
+    let twice = Worker::new(server()).handler("mail", 1, async |_| Ok(())).handler("mail", 1, async |_| Ok(()));
+    let error = soon(twice.run_without_signals()).await.unwrap_err();
+    assert!(error.message.contains("\"mail\" has a handler already"), "{error}");
+}
+
+#[tokio::test]
 async fn an_error_fails_the_run_by_its_kind_and_is_tried_again() {
     let queue = queue();
     let worker = Running::handling(&queue, async |job: Job| {
@@ -197,6 +217,27 @@ async fn a_stop_lets_handlers_finish_and_reports_it_before_it_ends() {
     let job = client().get_job(&queue, &id).await.unwrap();
     assert_eq!((job.state(), job.output.as_str()), (JobState::Completed, r#""in the grace""#));
     assert!(!client().get_job(&queue, &later).await.unwrap().is_finished());
+}
+
+#[tokio::test]
+async fn a_grace_without_end_lets_handlers_finish() {
+    let (queue, begun, go_on) = (queue(), Gate::new(), Gate::new());
+    let (starts, goes_on) = (begun.clone(), go_on.clone());
+    let worker = Worker::new(server()).stop_grace(Duration::MAX).handler(&queue, 1, move |_| {
+        let (starts, goes_on) = (starts.clone(), goes_on.clone());
+        async move {
+            starts.open();
+            goes_on.pass().await;
+            Ok(7)
+        }
+    });
+    let worker = Running::start(worker);
+    let job = client().with_timeout(Duration::MAX).publish(&queue, NewJob::new(&1).unwrap()).await.unwrap().job_id;
+    begun.pass().await;
+    worker.stopper.stop();
+    go_on.open();
+    worker.ends().await.unwrap();
+    assert_eq!(finished(&queue, &job).await.output, "7");
 }
 
 #[tokio::test]

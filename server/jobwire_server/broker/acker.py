@@ -83,15 +83,19 @@ class Acker:
         """
         if ack.close_session:
             return await self._book.close(session_id)
-        session = self._book.get(session_id)
-        # Without a stream here the session may go on elsewhere already; who owns it after this Ack's commit is who
-        # needs to know.
-        if session is not None and (session.stream is not None or await self._owner(session_id) == self._replica):
+        self._book.settled_meanwhile(session_id, settled)
+        session, owner = self._book.get(session_id), self._replica
+        if session is None or session.stream is None:
+            # It may go on elsewhere already; who owns it after this Ack's commit is who needs to know.
+            found = await self._owner(session_id)
+            if found is None:
+                return False
+            owner = found
+            # It may have been resumed here meanwhile, too.
+            session = self._book.get(session_id) if owner == self._replica else None
+        if session is not None:
             self._apply(session, ack.last_sequence, ack.max_in_flight, settled)
             return True
-        owner = await self._owner(session_id)
-        if owner is None:
-            return False
         for part in _parts([str(handle) for handle in settled]):
             self._tell_replica(
                 owner,

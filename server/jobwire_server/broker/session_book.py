@@ -74,6 +74,10 @@ class SessionBook:
         self._tasks: set[asyncio.Task[None]] = set()
         self._giving_back: set[asyncio.Task[None]] = set()
         self._settled_tokens: dict[str, list[UUID]] = defaultdict(list)
+        self._resumes: dict[UUID, list[set[Handle]]] = defaultdict(list)
+        """What was settled here during each resume under way, by session: the resume may have found it held still."""
+        self._unsaid: set[Handle] = set()
+        """Deliveries whose leases were over at the last look, and nobody had said why."""
         self._outages = 0
         self.draining = False
 
@@ -134,6 +138,8 @@ class SessionBook:
         known = self._sessions.get(resume.session_id)
         if known is not None:
             known.resuming = True
+        settled: set[Handle] = set()
+        self._resumes[resume.session_id].append(settled)
         try:
             resumed = await store.resume_session(
                 self._database,
@@ -150,6 +156,9 @@ class SessionBook:
         finally:
             if known is not None:
                 known.resuming = False
+            self._resumes[resume.session_id].remove(settled)
+            if not self._resumes[resume.session_id]:
+                del self._resumes[resume.session_id]
         # Another Subscribe of the same session may have won meanwhile, with a higher epoch.
         current = self._sessions.get(resume.session_id)
         if current is not None:
@@ -157,7 +166,7 @@ class SessionBook:
                 raise SessionTakenOver(str(resume.session_id))
             self._forget(current, SessionTakenOver(str(current.id)))
         session = session_for(resume.session_id, resumed.epoch, subscription)
-        session.hold(resumed.held)
+        session.hold({handle: suspect for handle, suspect in resumed.held.items() if handle not in settled})
         self._sessions[session.id] = session
         if resumed.previous_owner != self._terms.replica:
             self._tell_replica(resumed.previous_owner, kind="taken_over", session=session.id, epoch=session.epoch)
@@ -313,6 +322,11 @@ class SessionBook:
 
     # What Acks and signals bring.
 
+    def settled_meanwhile(self, session_id: UUID, handles: Sequence[Handle]) -> None:
+        """An Ack was applied here, whoever owns the session: a resume under way is not to count these deliveries."""
+        for settled in self._resumes.get(session_id, ()):
+            settled.update(handles)
+
     def settled(self, session: Session, handles: Iterable[Handle]) -> None:
         """The client settled these deliveries.
 
@@ -384,6 +398,8 @@ class SessionBook:
         """Returns the credits of deliveries that were settled without this replica hearing of it.
 
         The floor under lost signals, and under Acks that the old owner took while the session was on its way here.
+        Where the job has forgotten who ended a lease, it was the client if nothing tells it to stop until the next
+        look. Should it have been an operator, whose signal was lost, then it is told now.
         """
         before = time.monotonic() - 2 * self._terms.renew_interval_ms / 1000
         old = {
@@ -393,9 +409,23 @@ class SessionBook:
         handles = [handle for mine in old.values() for handle in mine]
         if not handles:
             return
-        settled = set(await settling.settled_by_client(self._database, handles))
+        over = await settling.over(self._database, handles)
+        unsaid, self._unsaid = self._unsaid, set()
         for session, mine in old.items():
-            if done := [handle for handle in mine if handle in settled]:
+            done = []
+            for handle in mine:
+                mark = session.in_flight.get(handle)
+                if mark is None or handle not in over:
+                    continue
+                if over[handle]:
+                    done.append(handle)
+                elif mark.told is None:
+                    if handle in unsaid:
+                        session.stop(handle, StopReason.LEASE_LOST, grace_ms=0)
+                        done.append(handle)
+                    else:
+                        self._unsaid.add(handle)
+            if done:
                 self.settled(session, done)
 
     def database_was_away(self) -> None:

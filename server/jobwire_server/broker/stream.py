@@ -91,9 +91,8 @@ class Stream:
         return isinstance(self._under_way, Heartbeat) or any(isinstance(event, Heartbeat) for event in self._events)
 
     def unwritten(self) -> list[Deliveries]:
-        """The deliveries that were not handed to the connection."""
-        line = [*([self._under_way] if self._under_way is not None else []), *self._events]
-        return [event for event in line if isinstance(event, Deliveries)]
+        """The deliveries that were not handed to the connection: not the one under way, which may have arrived."""
+        return [event for event in self._events if isinstance(event, Deliveries)]
 
 
 def _size(event: Event) -> int:

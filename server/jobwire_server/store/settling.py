@@ -202,17 +202,25 @@ async def _why_not(
     return results
 
 
-async def settled_by_client(database: Database, handles: Iterable[Handle]) -> list[Handle]:
-    """Those of the deliveries that a settling Ack has ended."""
+async def over(database: Database, handles: Iterable[Handle]) -> dict[Handle, bool]:
+    """Those of the deliveries whose leases are over, each with whether a settling Ack is known to have ended it.
+
+    A job remembers only the one that was settled last. Of an earlier one nothing can be told while the job runs again.
+    """
     by_queue: dict[str, list[Handle]] = defaultdict(list)
     for handle in handles:
         by_queue[handle.queue].append(handle)
-    settled = []
+    found = {}
     for queue, mine in by_queue.items():
         rows = await database.once("why_not", {"queue": queue, "ids": arrays.uuids(handle.job_id for handle in mine)})
         tokens = {(row.id, row.token) for row in rows}
-        settled += [handle for handle in mine if (handle.job_id, handle.token) in tokens]
-    return settled
+        running = {row.id for row in rows if row.state == JobState.ACTIVE}
+        known = {row.id for row in rows}
+        for handle in mine:
+            settled = (handle.job_id, handle.token) in tokens
+            if settled or handle.job_id in known - running:
+                found[handle] = settled
+    return found
 
 
 def _by_handle(items: Sequence[AckItem], results: Mapping[tuple[UUID, UUID], AckResult]) -> dict[Handle, AckResult]:

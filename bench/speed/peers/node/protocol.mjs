@@ -1,13 +1,17 @@
-// What both Node drivers share: the harness's commands, read from stdin and answered on stdout, in terms of a few
-// things that each peer does in its own way. Always true: stdout carries answers and nothing else; a job counts as
-// finished only when the peer's tables say so, which is looked up each 10 ms once the last handler has run.
+// What the Node drivers share: the harness's commands, read from stdin and answered on stdout, in terms of a few things
+// that each peer does in its own way. Always true: stdout carries answers and nothing else; a job counts as finished only
+// when the peer's tables say so, which is looked up each 10 ms once the last handler has run, or when its worker has
+// stopped, if that waits for it.
 //
 // A peer is an object with
 //   setup()           makes schema and queue
 //   openPublisher()   connects what publishes
 //   publish(jobs)     publishes an array of jobs by one call, by the product's publish-one call if it is one job
 //   startWorker(handle)  starts the product's worker; handle(job) is to be called for every job
-//   stopWorker(), remaining(), close()
+//   remaining()       counts the jobs without a durable outcome
+//   stopWorker()      stops the worker in order
+//   finish()          instead of these two: stops the worker, and is done when all outcomes are durable
+//   close()           disconnects
 import { randomBytes } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -51,18 +55,17 @@ async function publishAll(peer, { jobs, batch = 1, tasks = 16 }) {
 async function work(peer, { jobs }, say) {
   let handled = 0
   let began = 0
-  const { promise: allHandled, resolve } = Promise.withResolvers()
-  await peer.remaining() // connects, so that the first look at the end does not have to
+  let allHandled = () => {}
+  const last = new Promise((resolve) => { allHandled = resolve })
+  await peer.remaining?.() // connects, so that the first look at the end does not have to
   await peer.startWorker(() => {
     handled += 1
     if (handled === 1) began = now()
-    if (handled === jobs) resolve()
+    if (handled === jobs) allHandled()
   })
   say({ event: 'working' })
-  await allHandled
-  const ended = await whenDurable(peer)
-  await peer.stopWorker()
-  return { began, ended, jobs }
+  await last
+  return { began, ended: await end(peer), jobs }
 }
 
 /** Publishes a job each `every_ms`, give or take half of it, so that no job falls in step with a polling peer. */
@@ -86,9 +89,19 @@ async function measureLatency(peer, { jobs, every_ms: every = 50 }) {
     await peer.publish([makeJob(number)])
   }
   await allArrived
-  await whenDurable(peer)
-  await peer.stopWorker()
+  await end(peer)
   return { latencies_us: latencies }
+}
+
+/** Stops the worker once nothing is left to do; gives when that was. */
+async function end(peer) {
+  if (peer.finish) {
+    await peer.finish()
+    return now()
+  }
+  const ended = await whenDurable(peer)
+  await peer.stopWorker()
+  return ended
 }
 
 /** Waits until no job is left; gives when the look that found none began, which is when it was true. */

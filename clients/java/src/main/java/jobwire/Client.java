@@ -39,7 +39,7 @@ public final class Client implements AutoCloseable {
     public Client(Endpoint endpoint, Duration timeout) {
         this.connection = Connection.forCallers(endpoint);
         this.operating = new Operating(connection, endpoint.actor());
-        this.timeout = timeout;
+        this.timeout = Wire.bounded(timeout);
     }
 
     /**
@@ -124,12 +124,12 @@ public final class Client implements AutoCloseable {
      *
      * @param queue its queue; empty searches all
      * @param jobId its id
-     * @param within how long to wait
+     * @param within how long to wait; {@code ChronoUnit.FOREVER.getDuration()} is for ever
      * @throws JobwireException.DeadlineExceeded not finished within that time
      * @throws JobwireException.NotFound there is no such job
      */
     public JobInfo waitFor(String queue, String jobId, Duration within) {
-        return new Following(connection, queue, jobId).toTheEnd(within);
+        return new Following(connection, queue, jobId).toTheEnd(Wire.bounded(within));
     }
 
     /**
@@ -150,7 +150,10 @@ public final class Client implements AutoCloseable {
         return operating.call(call, timeout);
     }
 
-    /** Lets calls that are under way end within the timeout, and closes the connection. Closing twice is fine. */
+    /**
+     * Lets calls that are under way end within the timeout, and closes the connection. What is asked later fails with
+     * FAILED_PRECONDITION {@code CLOSED}. Closing twice is fine.
+     */
     @Override
     public void close() {
         connection.close(timeout);

@@ -8,6 +8,7 @@ import io.grpc.StatusRuntimeException;
 import java.net.URI;
 import java.time.Duration;
 import java.util.concurrent.Executor;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 import java.util.function.Supplier;
@@ -28,6 +29,10 @@ final class Connection {
     private final String target;
     private final ManagedChannelBuilder<?> builder;
     private final Token token;
+
+    /** Each call that somebody waits for has a permit; who gets all of them knows that there is none. */
+    private final Semaphore underWay = new Semaphore(Integer.MAX_VALUE);
+
     private volatile int line;
     private volatile ManagedChannel channel;
     private volatile QueueServiceBlockingStub blocking;
@@ -147,12 +152,16 @@ final class Connection {
     /** Makes once what is called over this connection, whose deadlines are the caller's; throws JobwireException. */
     <T> T attempt(Supplier<T> calls) {
         connectAtOnce();
+        underWay.acquireUninterruptibly();
         try {
             return calls.get();
         } catch (StatusRuntimeException failure) {
-            throw Thread.currentThread().isInterrupted()
-                    ? Errors.interrupted(target, failure)
-                    : Errors.from(failure, target);
+            if (Thread.currentThread().isInterrupted()) {
+                throw Errors.interrupted(target, failure);
+            }
+            throw channel.isShutdown() ? Errors.closed(target, failure) : Errors.from(failure, target);
+        } finally {
+            underWay.release();
         }
     }
 
@@ -175,13 +184,16 @@ final class Connection {
         }
     }
 
-    /** Closes the channel. What is under way may end for so long; then it is cancelled. */
+    /** Closes the channel. Calls that are under way may end for so long; then they are cancelled. */
     void close(Duration patience) {
         channel.shutdown();
         try {
-            channel.awaitTermination(patience.toNanos(), TimeUnit.NANOSECONDS);
+            if (underWay.tryAcquire(Integer.MAX_VALUE, patience.toNanos(), TimeUnit.NANOSECONDS)) {
+                underWay.release(Integer.MAX_VALUE);
+            }
             channel.shutdownNow();
-            channel.awaitTermination(5, TimeUnit.SECONDS);
+            // Not until its end: what failed to connect gRPC keeps for 5 s more.
+            channel.awaitTermination(1, TimeUnit.SECONDS);
         } catch (InterruptedException interrupted) {
             channel.shutdownNow();
             Thread.currentThread().interrupt();

@@ -56,6 +56,12 @@ final class Errors {
         return new Told(Status.Code.INVALID_ARGUMENT, reason, what + ": " + error.getMessage(), error).exception();
     }
 
+    /** The error of who calls, or waits for an answer, after the end. */
+    static JobwireException closed(String target, Throwable cause) {
+        String message = "the connection to Jobwire at " + target + " was closed by this program: make a new one";
+        return new Told(Status.Code.FAILED_PRECONDITION, "CLOSED", message, cause).exception();
+    }
+
     /** The error of a call whose thread was interrupted; the thread stays so. */
     static JobwireException interrupted(String target, Throwable cause) {
         Thread.currentThread().interrupt();

@@ -132,7 +132,7 @@ public final class Job {
      * Says how far the job is. Cheap: call it as often as you like, the latest word is sent a few times a second.
      *
      * @param fraction share of the work that is done; what is outside 0 to 1 is clamped, and NaN means unknown
-     * @param note a line for people, at most 1,000 characters; longer ones are cut
+     * @param note a line for people, at most 1,000 characters; longer ones are cut, and null is none
      */
     public void progress(double fraction, String note) {
         link.report(said(fraction, note), null);
@@ -153,7 +153,7 @@ public final class Job {
         OptionalDouble share = Double.isNaN(fraction)
                 ? OptionalDouble.empty()
                 : OptionalDouble.of(Math.min(1, Math.max(0, fraction)));
-        return new Progress(share, Wire.cleanText(note, 1000));
+        return new Progress(share, Wire.cleanText(note == null ? "" : note, 1000));
     }
 
     /**

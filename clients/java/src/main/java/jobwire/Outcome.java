@@ -7,7 +7,9 @@ import java.io.StringWriter;
 import java.nio.channels.ClosedByInterruptException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
+import java.util.Collections;
 import java.util.EnumSet;
+import java.util.IdentityHashMap;
 import java.util.Objects;
 import java.util.Set;
 import java.util.function.Supplier;
@@ -129,9 +131,10 @@ sealed interface Outcome {
                 : new Released(null);
     }
 
-    /** An interrupt comes out of libraries in many forms, often as the cause of something else. */
+    /** An interrupt comes out of libraries in many forms, often as the cause of something else. Causes may go in a circle. */
     private static boolean comesFromStopping(Throwable error) {
-        for (Throwable each = error; each != null; each = each.getCause()) {
+        Set<Throwable> seen = Collections.newSetFromMap(new IdentityHashMap<>());
+        for (Throwable each = error; each != null && seen.add(each); each = each.getCause()) {
             if (each instanceof InterruptedException
                     || each instanceof InterruptedIOException
                     || each instanceof ClosedByInterruptException

@@ -28,6 +28,9 @@ final class Wire {
     /** How many jobs or statements one Publish or Ack call may carry. */
     static final int MAX_CALL_ITEMS = 1000;
 
+    /** The longest time that anybody waits. */
+    private static final Duration FOR_EVER = Duration.ofDays(100 * 365);
+
     private static final JsonMapper JSON = JsonMapper.builder()
             // A publisher that is newer than the worker may say more.
             .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
@@ -105,6 +108,11 @@ final class Wire {
                 .map(point -> point == 0 || (point >= 0xD800 && point <= 0xDFFF) ? 0xFFFD : point)
                 .forEach(clean::appendCodePoint);
         return clean.toString();
+    }
+
+    /** How long to wait, of which the end is a time that System.nanoTime can say. */
+    static Duration bounded(Duration span) {
+        return span.compareTo(FOR_EVER) > 0 ? FOR_EVER : span;
     }
 
     static com.google.protobuf.Duration duration(Duration span) {

@@ -8,6 +8,7 @@ import java.net.UnknownHostException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import jobwire.v1.SubscribeRequest;
@@ -55,7 +56,7 @@ public final class Worker implements AutoCloseable {
      * back, which takes up to 4 s more; keep the sum below what your platform grants after SIGTERM.
      */
     public Worker stopGrace(Duration grace) {
-        this.stopGrace = grace;
+        this.stopGrace = Wire.bounded(grace);
         return this;
     }
 
@@ -87,7 +88,7 @@ public final class Worker implements AutoCloseable {
             throw new IllegalArgumentException(
                     "concurrency " + concurrency + " of queue " + queue + " must be between 1 and 1000");
         }
-        posts.add(new Lifetime.Post(queue, concurrency, handler));
+        posts.add(new Lifetime.Post(queue, concurrency, Objects.requireNonNull(handler, "handler")));
         return this;
     }
 

@@ -19,11 +19,9 @@ class AddressTest {
             Worker worker = new Worker(target).handle("mail", 1, job -> null);
             assertThrows(IllegalArgumentException.class, worker::start);
         }
-        for (String target : new String[] {"jobwire", "jobwire:1", "dns:///jobwire:65535", "[::1]:50051", "unix:/tmp/x"}) {
-            assertEquals(target, Endpoint.of(target).target());
+        for (String target : new String[] {"jobwire", "jobwire:1", "dns:///jobwire:65535", "[::1]:50051"}) {
+            new Client(target).close();
         }
-        new Client("[::1]:50051").close();
-        new Client("dns:///jobwire:65535").close();
     }
 
     @Test

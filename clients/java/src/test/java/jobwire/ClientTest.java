@@ -7,10 +7,14 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.grpc.Status;
 import java.time.Duration;
+import java.time.temporal.ChronoUnit;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.function.Executable;
 
 class ClientTest extends RealServer {
     record Upload(String fileKey, int rows) {}
@@ -92,6 +96,55 @@ class ClientTest extends RealServer {
         assertTrue(error.getMessage().contains("it was CREATED when last seen"), error.getMessage());
         String unknown = new NewJob(1).id();
         assertThrows(JobwireException.NotFound.class, () -> client.waitFor(queue, unknown, PATIENCE));
+    }
+
+    @Test
+    void whoCallsAfterTheEndIsToldSo() {
+        Published published = client.publish(queue, 1);
+        client.close();
+        client.close();
+        for (Executable late : List.<Executable>of(
+                () -> client.publish(queue, 2), () -> client.waitFor(queue, published.jobId(), PATIENCE))) {
+            JobwireException error = assertThrows(JobwireException.class, late);
+            assertEquals("FAILED_PRECONDITION CLOSED", error.code() + " " + error.reason());
+        }
+    }
+
+    @Test
+    void whoClosesWaitsForCallsThatAreUnderWay() throws Exception {
+        Connection connection = Connection.forCallers(endpoint);
+        List<String> ends = new CopyOnWriteArrayList<>();
+        Thread closer = new Thread(() -> {
+            connection.close(PATIENCE);
+            ends.add("connection");
+        });
+        connection.attempt(stub -> {
+            closer.start();
+            try {
+                until(() -> Set.of(Thread.State.TIMED_WAITING, Thread.State.TERMINATED).contains(closer.getState()));
+            } catch (Exception error) {
+                throw new AssertionError(error);
+            }
+            return ends.add("call");
+        }, PATIENCE);
+        closer.join();
+        assertEquals(List.of("call", "connection"), ends);
+    }
+
+    @Test
+    void aTimeMayBeForEver() {
+        Duration forEver = ChronoUnit.FOREVER.getDuration();
+        try (Client patient = new Client(endpoint, forEver)) {
+            Published published = patient.publish(queue, 1);
+            Worker worker = new Worker(endpoint).stopGrace(forEver).handle(queue, 1, job -> {
+                job.progress(0.5, null);
+                return "done";
+            });
+            worker.start();
+            assertEquals("done", patient.waitFor(queue, published.jobId(), forEver).output().asText());
+            worker.close();
+            assertFalse(worker.ended().isCompletedExceptionally());
+        }
     }
 
     @Test
