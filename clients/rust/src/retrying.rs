@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::errors::Error;
-use crate::wire::end_of;
 
 /// How long one attempt may take, so that a connection that died unnoticed leaves time for another attempt.
 pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);

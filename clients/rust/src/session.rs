@@ -24,7 +24,7 @@ use crate::retrying::Backoff;
 use crate::standing::Standing;
 use crate::v1::subscribe_response::Event;
 use crate::v1::{AckRequest, Delivery, Draining, Resume, SessionOpened, SubscribeRequest, SubscribeResponse};
-use crate::wire::{MAX_CALL_ITEMS, end_of, from_duration};
+use crate::wire::{MAX_CALL_ITEMS, from_duration};
 
 /// How long handlers may take to end after they were told to because the worker stops.
 const TIME_TO_END: Duration = Duration::from_secs(2);

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use prost::Message;
 use serde::Serialize;
-use tokio::time::Instant;
 
 use crate::errors::Error;
 
@@ -22,14 +21,6 @@ pub(crate) const MAX_CALL_ITEMS: usize = 1000;
 
 /// The longest pause or time limit.
 pub(crate) const LONGEST_SPAN: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// The longest time that anybody waits: it can still be added to a clock.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// When a time that begins now is over.
-pub(crate) fn end_of(span: Duration) -> Instant {
-    Instant::now() + span.min(FOR_EVER)
-}
 
 /// How many bytes a message takes in a call that repeats it.
 pub(crate) fn size_in_call(message: &impl Message) -> usize {
