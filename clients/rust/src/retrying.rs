@@ -9,8 +9,16 @@ use crate::errors::Error;
 /// How long one attempt may take, so that a connection that died unnoticed leaves time for another attempt.
 pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longer than anything waits here, and not too long for a clock.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 const FIRST_BOUND: Duration = Duration::from_millis(100);
 const LAST_BOUND: Duration = Duration::from_secs(3);
+
+/// The end of a span that begins now, however long it may be.
+pub(crate) fn end_of(span: Duration) -> Instant {
+    Instant::now() + span.min(FOREVER)
+}
 
 /// Uniform between 0 and `bound`: full jitter spreads a thousand clients of one restarted server best.
 pub(crate) fn jitter(bound: Duration) -> Duration {

@@ -20,7 +20,7 @@ use crate::crew::{Crew, Handler, Run};
 use crate::errors::Error;
 use crate::job::{Handle, Word};
 use crate::outcome::{Outcome, StopReason, settling};
-use crate::retrying::Backoff;
+use crate::retrying::{Backoff, end_of};
 use crate::standing::Standing;
 use crate::v1::subscribe_response::Event;
 use crate::v1::{AckRequest, Delivery, Draining, Resume, SessionOpened, SubscribeRequest, SubscribeResponse};
