@@ -40,13 +40,13 @@ async def storm(stage: Stage) -> None:
 
 
 async def see_through(stage: Stage, seed: int, *, hard: bool = False) -> None:
-    """Play the storm that a seed draws; a hard one has faults that outlast the attempt of a call."""
+    """Play the storm that a seed draws; in a hard one faults outlast the attempt of a call, and jobs may be large."""
     draw = random.Random(seed)
     replicas = await asyncio.gather(*(stage.own_server(drain_linger=0.5) for _ in range(2)))
     proxy = await stage.proxy(replicas[0])
     driver = await stage.driver(proxy.address)
     weather = Weather(proxy, replicas, draw, hard=hard)
-    crew = Crew(driver, PLACES)
+    crew = Crew(driver, PLACES, payload=draw.choice([0, 30_000]) if hard else 0)
     working = asyncio.create_task(crew.work())
     try:
         await _play(stage, draw, driver, weather, crew)
@@ -110,7 +110,7 @@ async def _publish(stage: Stage, draw: random.Random, crew: Crew, count: int) ->
     crew.lives.update(lives)
     rules = JobOptions(**RULES)
     await stage.truth.publish_many(
-        stage.queue, [NewJob(life.name, id=job_id, options=rules) for job_id, life in lives.items()]
+        stage.queue, [NewJob(life.name.ljust(crew.payload), id=job_id, options=rules) for job_id, life in lives.items()]
     )
     return list(lives)
 
