@@ -477,3 +477,17 @@ test("an Ack that the server answers with too few results is repeated", async (t
   await until("it is repeated", () => server.withItems.length === 2);
   await within("its end", worker.stop());
 });
+
+test("a token that never comes does not keep a worker from ending", async (t) => {
+  const server = await scripted(t);
+  let hangs = false;
+  const token = () => (hangs ? new Promise<string>(() => {}) : "a-token");
+  const held = new Held();
+  const worker = await working(server, held.handle, { token, stopGrace: 0 });
+  const stream = await server.opened();
+  stream.deliver(delivery("h-1"));
+  await held.started("h-1");
+  hangs = true;
+  held.release("h-1");
+  await within("the end", worker.stop());
+});
