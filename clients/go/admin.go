@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,6 +44,7 @@ func (o operating) Invoke(ctx context.Context, name string, request, response an
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
 	}
+	err.Message = strings.Replace(err.Message, safe, "and ListActions says whether", 1)
 	return err
 }
 

@@ -142,6 +142,11 @@ func (r *relay) ChangeJobs(ctx context.Context, request *jobwirev1.ChangeJobsReq
 	return r.server.ChangeJobs(ctx, request)
 }
 
+func (r *relay) RedriveJobs(ctx context.Context, _ *jobwirev1.RedriveJobsRequest) (*jobwirev1.RedriveJobsResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 func (r *relay) ListSessions(ctx context.Context, _ *jobwirev1.ListSessionsRequest) (*jobwirev1.ListSessionsResponse, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
@@ -182,6 +187,12 @@ func TestAnOperatorsContextEndsTheCall(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := through.Admin().ListSessions(ctx, &jobwirev1.ListSessionsRequest{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := through.Admin().RedriveJobs(ctx, &jobwirev1.RedriveJobsRequest{})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "may have taken effect, and ListActions says whether") {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel = context.WithCancel(t.Context())

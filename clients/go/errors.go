@@ -69,6 +69,9 @@ func (e *Error) Is(target error) bool {
 	return target == context.DeadlineExceeded && e.Code == codes.DeadlineExceeded
 }
 
+// safe ends what is said of a call that may be repeated.
+const safe = "and repeating it is safe"
+
 // GRPCStatus lets gRPC's own functions read the error, as they do those of the bare stubs.
 func (e *Error) GRPCStatus() *status.Status { return status.New(e.Code, e.Message) }
 
@@ -124,9 +127,9 @@ func messageOf(said *status.Status, reason, target string) string {
 	case codes.Unavailable:
 		return fmt.Sprintf("cannot reach Jobwire at %s (%s): is it running there, and are address and TLS right?", target, whyUnavailable(text))
 	case codes.DeadlineExceeded:
-		return fmt.Sprintf("no answer from Jobwire at %s in time; the call may have taken effect, and repeating it is safe", target)
+		return fmt.Sprintf("no answer from Jobwire at %s in time; the call may have taken effect, %s", target, safe)
 	case codes.Canceled:
-		return fmt.Sprintf("the call to Jobwire at %s was ended (%s); it may have taken effect, and repeating it is safe", target, orElse(text, "CANCELLED"))
+		return fmt.Sprintf("the call to Jobwire at %s was ended (%s); it may have taken effect, %s", target, orElse(text, "CANCELLED"), safe)
 	case codes.Unimplemented:
 		return fmt.Sprintf("the server at %s does not know this call (%s): is it Jobwire, and as new as this client?", target, text)
 	default:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import psutil
@@ -142,3 +143,19 @@ async def test_a_stream_after_a_silent_one_has_more_time(monkeypatch: pytest.Mon
     assert session.event_due == session.sign_due == now + 10
     session.event(2)
     assert session.event_due == now + 7.5
+
+
+async def test_a_loop_that_stood_still_is_not_taken_for_a_silent_server(server: ScriptedServer, network: Proxy) -> None:
+    held = Held()
+    async with working(network, held):
+        stream = await at_work(server, held, "h-1", heartbeat=1, grace=3)
+        # What the server says then lies there when the loop goes on, and nobody has read it.
+        writing = asyncio.create_task(stream.heartbeat())
+        time.sleep(2.5)  # noqa: ASYNC251 - this is what is tried
+        sequence = await writing
+        await server.ack(lambda ack: ack.last_sequence == sequence)
+        await stream.cancel("h-1")
+        await server.settled("h-1")
+        assert held.cancelled == ["job-of-h-1"]
+        assert not stream.left.is_set()
+        assert network.connections == 1

@@ -58,8 +58,8 @@ def main() -> int:
         parser.error(f"there is no client for {', '.join(unknown)}; there are {', '.join(known)}")
     if said.storms:
         os.environ["JOBWIRE_STORMS"] = str(said.storms)
-        wanted = [f"-k{' or '.join(said.languages)}"] if said.languages else []
-        return int(pytest.main([str(_HERE / "test_storms.py"), "--no-header", *wanted]))
+        wanted = " or ".join(f"{language}-" for language in said.languages)  # followed by the seed
+        return int(pytest.main([str(_HERE / "test_storms.py"), "--no-header", "-k", wanted]))
     files = [str(_HERE / f"test_{language}.py") for language in said.languages or known]
     results = Results()
     with contextlib.redirect_stdout(sys.stderr):

@@ -23,6 +23,7 @@ from jobwire import JobwireError, retrying, session
 from jobwire.acking import Acker
 from jobwire.connection import Connection
 from jobwire.crew import Crew
+from jobwire.outcome import StopReason
 from jobwire.v1 import queue_service_pb2 as pb
 from jobwire.wire import new_job_id
 
@@ -89,6 +90,16 @@ def forgets_what_it_holds() -> None:
         return request
 
     session.Session._next_request = request  # type: ignore[method-assign]
+
+
+def stops_handlers_at_a_break() -> None:
+    refused = session.Session._refused
+
+    def stop(self: session.Session, error: JobwireError, resuming: bool) -> float:
+        self._crew.stop_all(StopReason.SILENCE)
+        return refused(self, error, resuming)
+
+    session.Session._refused = stop  # type: ignore[method-assign]
 
 
 def loses_a_place_at_a_break() -> None:

@@ -108,9 +108,16 @@ def _run(draw: random.Random, end: Any, text: str, **how: Any) -> Run:
 
 
 class Crew:
-    """Tells each handler of a driver what its job's life says, and notes what should not have happened."""
+    """Tells each handler of a driver what its job's life says, and notes what should not have happened.
 
-    def __init__(self, driver: Driver, places: int) -> None:
+    Args:
+        driver: whose worker it is.
+        places: how many handlers may run at once.
+        payload: how large the jobs are at least, in characters.
+    """
+
+    def __init__(self, driver: Driver, places: int, *, payload: int = 0) -> None:
+        self.payload = payload
         self.lives: dict[str, Life] = {}
         """By job id."""
         self.faults: list[str] = []

@@ -27,6 +27,7 @@ FAULTS = {
     ("opens_a_new_session", "storm"): "was started again|another session was opened",
     ("stays_on_a_dead_connection", "peer-vanishes"): "no other connection was made",
     ("forgets_what_it_holds", "storm"): "was started again",
+    ("stops_handlers_at_a_break", "storm"): "was started again|no handler of job",
     ("loses_a_place_at_a_break", "storm"): "of 8 handlers run",
     ("leaves_with_words_unsaid", "storm"): "recorded is",
     ("answers_no_heartbeat", "slow-reader"): "assert|events 'started'|no handler of job",

@@ -251,10 +251,10 @@ async def test_a_stop_gives_back_what_comes_late_and_says_good_bye(scripted: Scr
     assert [event["job_id"] for event in driver.said("started")] == ["job-of-h-1"]
 
 
-async def test_a_connection_whose_other_end_has_forgotten_it_is_replaced(
+async def test_silence_stops_handlers_where_no_other_connection_is_to_be_had(
     server: Callable[..., ServerProcess], command: list[str], tmp_path: Path
 ) -> None:
-    """The worker finds that out by the silence, which is sooner than a keepalive would."""
+    """Once one is, the worker goes on, which is sooner than what a keepalive would find out."""
     upstream = server()
     async with (
         Proxy("127.0.0.1", upstream.port) as proxy,
@@ -265,8 +265,10 @@ async def test_a_connection_whose_other_end_has_forgotten_it_is_replaced(
         [first] = await driver.publish("q", {"data": 1})
         await driver.started(first["job_id"])
         proxy.forget()
+        proxy.refuse()
         stopping = await driver.hears("stopping", job_id=first["job_id"])
         assert stopping["reason"] == "silence"
+        proxy.refuse(refusing=False)
         # Its lease may have been over by then, or not.
         await driver.connect(upstream.address)
         [second] = await driver.publish("q", {"data": 2, "priority": 1})

@@ -4,7 +4,7 @@
 // once, and who made it decides what an answer that did not come means. AdminService has no streams.
 
 import type { Connection, UnaryMethod } from "./connection.js";
-import { InvalidArgument } from "./errors.js";
+import { InvalidArgument, madeOnce } from "./errors.js";
 import { AdminServiceDefinition, AdminServiceService } from "./generated/jobwire/v1/admin_service.js";
 
 /** How long to wait for one call, and when to stop waiting. */
@@ -39,12 +39,20 @@ const SHAPES =
 export function adminOver(connection: Connection, timeout: number, check: () => void): Admin {
   const call = async (name: keyof Methods, request: object = {}, { timeout: own, signal }: AdminCallOptions = {}) => {
     check();
+    if (own !== undefined && !(Number.isFinite(own) && own > 0)) {
+      throw new InvalidArgument(`timeout: a number of seconds above 0, not ${String(own)}`);
+    }
     const { path, responseDeserialize } = AdminServiceService[name] as UnaryMethod<unknown, unknown>;
     const method = { path, requestSerialize: (bytes: Buffer) => bytes, responseDeserialize };
     const message = encoded(name, request);
-    return repeatable(name)
-      ? connection.call(method, message, own ?? timeout, signal)
-      : connection.attempt(method, message, own ?? Math.max(timeout, WORK_SECONDS), signal);
+    if (repeatable(name)) {
+      return connection.call(method, message, own ?? timeout, signal);
+    }
+    try {
+      return await connection.attempt(method, message, own ?? Math.max(timeout, WORK_SECONDS), signal);
+    } catch (error) {
+      throw madeOnce(error);
+    }
   };
   const names = Object.keys(AdminServiceDefinition.methods) as (keyof Methods)[];
   return Object.fromEntries(names.map((name) => [name, call.bind(undefined, name)])) as unknown as Admin;

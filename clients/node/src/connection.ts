@@ -84,6 +84,9 @@ export function channelOptions(balancing: "round_robin" | "pick_first"): Channel
   };
 }
 
+/** In seconds. At a deadline that is much later grpc-js throws where nobody can catch it. */
+const LONGEST_CALL = 7 * 24 * 3600;
+
 /** What hands out tokens may be slow, in seconds, but holds nobody up for ever. */
 const TOKEN_TIME = 10;
 
@@ -154,7 +157,7 @@ export class Connection {
     timeout: number,
     signal?: AbortSignal,
   ): Promise<Response> {
-    const deadline = Date.now() + timeout * 1000;
+    const deadline = Date.now() + Math.min(timeout, LONGEST_CALL) * 1000;
     const metadata = await this.#metadata(timeout, signal);
     if (this.#closed) {
       throw closedError(this.target);

@@ -178,6 +178,16 @@ function readDetails(packed: Buffer, found: Details): void {
   }
 }
 
+const SAFE = "and repeating it is safe";
+
+/** Gives the error of a call that is made once other advice than that of the calls that may be repeated. */
+export function madeOnce(error: unknown): unknown {
+  if (error instanceof JobwireError) {
+    error.message = error.message.replace(SAFE, "and listActions says whether");
+  }
+  return error;
+}
+
 /** The server's own words stand; what gRPC itself says is turned into what to do. */
 function messageOf(code: Code, reason: string, text: string, target: string, why: string): string {
   if (reason !== "") {
@@ -187,9 +197,9 @@ function messageOf(code: Code, reason: string, text: string, target: string, why
     case "UNAVAILABLE":
       return `cannot reach Jobwire at ${target} (${whyOf(text) || why}): is it running there, and are address and TLS right?`;
     case "DEADLINE_EXCEEDED":
-      return `no answer from Jobwire at ${target} in time; the call may have taken effect, and repeating it is safe`;
+      return `no answer from Jobwire at ${target} in time; the call may have taken effect, ${SAFE}`;
     case "CANCELLED":
-      return `the call to Jobwire at ${target} was ended (${text || code}); it may have taken effect, and repeating it is safe`;
+      return `the call to Jobwire at ${target} was ended (${text || code}); it may have taken effect, ${SAFE}`;
     case "UNIMPLEMENTED":
       return `the server at ${target} does not know this call (${text}): is it Jobwire, and as new as this client?`;
     default:
@@ -206,6 +216,11 @@ export function whyOf(text: string): string {
     .replace(/^Error: /, "")
     // OpenSSL: a number, places in its sources, and between them what is wrong.
     .replace(/^[0-9A-F]+:error:[0-9A-F]+:SSL routines:[^:]*:([^:]+):.*$/s, "TLS: $1")
-    .replace(/^Failed to connect$/, "the connection was closed at once");
+    .replace(/^Failed to connect$/, "the connection was closed at once")
+    // Only a proxy fails without a word.
+    .replace(
+      /^undefined$/,
+      "the proxy that grpc_proxy, https_proxy or http_proxy names; no_proxy lists who needs none",
+    );
   return why === "null" ? "" : why;
 }

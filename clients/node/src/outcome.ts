@@ -11,6 +11,9 @@ const TYPE_LENGTH = 200;
 const MESSAGE_LENGTH = 2000;
 const TRACE_BYTES = 8 * 1024;
 
+/** Of so many errors of an AggregateError the stacks are told; making a stack takes time. */
+const GATHERED = 10;
+
 /** The handler returned. */
 export interface Completed {
   readonly kind: "completed";
@@ -215,7 +218,7 @@ function traceOf(error: unknown): string {
 
 /** What Promise.any and the like failed with; the text of such an error says no more than that there are several. */
 function gatheredBy(error: unknown): unknown[] {
-  return error instanceof AggregateError && Array.isArray(error.errors) ? error.errors : [];
+  return error instanceof AggregateError && Array.isArray(error.errors) ? error.errors.slice(0, GATHERED) : [];
 }
 
 /** Also of another realm, as in a test runner that loads modules in contexts of their own. */

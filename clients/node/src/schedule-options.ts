@@ -3,7 +3,7 @@
 
 import { specFrom } from "./convert.js";
 import { InvalidArgument } from "./errors.js";
-import { JobSpec } from "./generated/jobwire/v1/queue_service.js";
+import { PublishRequest } from "./generated/jobwire/v1/queue_service.js";
 import { MissedRuns, Schedule } from "./generated/jobwire/v1/schedule.js";
 import { type PushOptions, refuse, termsFrom } from "./push-options.js";
 
@@ -43,11 +43,12 @@ export function scheduleFrom(queue: string, cron: string, data: unknown, given: 
   if (missed !== undefined && !Object.hasOwn(MISSED, missed)) {
     throw new InvalidArgument(`missed: one of ${Object.keys(MISSED).join(", ")}, not ${String(missed)}`);
   }
+  // Without an id: each time another job is made of it.
+  const [spec] = PublishRequest.decode(specFrom({ ...termsFrom(job), data, id: "" })).jobs;
   return Schedule.fromPartial({
     name: scheduleName(queue, key),
     queue,
-    // Which has no id: each time another job is made of it.
-    job: JobSpec.decode(specFrom({ ...termsFrom(job), data, id: "" })),
+    job: spec,
     timing: { $case: "cron", value: { line: cron, timeZone: tz ?? "" } },
     missed: missed && MISSED[missed],
   });

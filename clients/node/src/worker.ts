@@ -50,6 +50,13 @@ export interface BatchOptions {
   concurrency?: number | undefined;
 }
 
+/** What a signal is told to: one listener for all workers of the process, since Node warns of a leak at the eleventh. */
+const running = new Set<(signal: NodeJS.Signals) => void>();
+
+function tellAll(signal: NodeJS.Signals): void {
+  for (const told of running) told(signal);
+}
+
 interface Registration {
   shares: readonly QueueShare[];
   concurrency: number;
@@ -172,11 +179,13 @@ export class Worker {
       this.#logger.info(`${signal}: ${lifetime.stopping ? "giving back what runs" : "finishing what runs"}`);
       lifetime.stop(lifetime.stopping);
     };
-    process.on("SIGTERM", signalled).on("SIGINT", signalled);
+    if (running.size === 0) process.on("SIGTERM", tellAll).on("SIGINT", tellAll);
+    running.add(signalled);
     try {
       await this.#end(lifetime);
     } finally {
-      process.off("SIGTERM", signalled).off("SIGINT", signalled);
+      running.delete(signalled);
+      if (running.size === 0) process.off("SIGTERM", tellAll).off("SIGINT", tellAll);
     }
   }
 

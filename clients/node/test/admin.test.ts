@@ -160,14 +160,35 @@ test("a call that is safe to repeat is repeated when its answer is lost; any oth
   assert.equal((await client.getJob(jobId, { queue })).state, "created", "it was done, once");
 });
 
+test("a timeout that is none is refused, and one of ages is no trouble", async (t) => {
+  const client = connected(t, SERVER, { timeout: 1e12 });
+  for (const timeout of [Number.NaN, 0, -1, "5", null]) {
+    const call = client.admin.listSessions({}, { timeout: timeout as never });
+    await assert.rejects(call, { name: "InvalidArgument", message: /^timeout: a number of seconds above 0, not / });
+  }
+  await client.admin.listSessions({}, { timeout: 1e12 });
+  const { jobId } = await client.publish(freshQueue(), 1);
+  await client.getJob(jobId);
+  await assert.rejects(client.admin.deleteQueue({ name: freshQueue() }), { reason: "QUEUE_NOT_FOUND" });
+});
+
 test("a call brings token and actor, and ends with its timeout, its signal or its client", async (t) => {
   const relay = await relayed(t);
   const client = new Client(relay.target, { token: () => "secret", actor: "Ada" });
   t.after(() => client.close());
   await client.admin.listSessions({ pageSize: 1 });
   assert.deepEqual([relay.tokens, relay.actors], [["Bearer secret"], ["Ada"]]);
-  relay.afterAdmin = () => new Promise(() => {});
-  await assert.rejects(client.admin.listSessions({}, { timeout: 0.2 }), DeadlineExceeded);
+  relay.beforeAdmin = () => new Promise(() => {});
+  await assert.rejects(client.admin.listSessions({}, { timeout: 0.2 }), (error) => {
+    assert.ok(error instanceof DeadlineExceeded);
+    assert.match(error.message, /may have taken effect, and repeating it is safe$/);
+    return true;
+  });
+  await assert.rejects(client.admin.redriveJobs({}, { timeout: 0.2 }), (error) => {
+    assert.ok(error instanceof DeadlineExceeded);
+    assert.match(error.message, /may have taken effect, and listActions says whether$/);
+    return true;
+  });
   const leaving = new AbortController();
   const aborted = client.admin.listSessions({}, { signal: leaving.signal });
   leaving.abort(new Error("the user has left"));

@@ -114,6 +114,16 @@ test("whoever listens there says nothing", async (t) => {
   );
 });
 
+test("the proxy that the environment names is not there", async (t) => {
+  const before = process.env.grpc_proxy;
+  t.after(() => {
+    if (before === undefined) delete process.env.grpc_proxy;
+    else process.env.grpc_proxy = before;
+  });
+  process.env.grpc_proxy = "http://127.0.0.1:9";
+  await refused(SERVER, Unavailable, /the proxy that grpc_proxy, https_proxy or http_proxy names/);
+});
+
 test("the name is not known", async () => {
   await refused("jobwire.invalid:50051", Unavailable, unreachable("Name resolution failed for target dns:.*"));
 });

@@ -63,6 +63,8 @@ export class Relay {
   after: (request: PublishRequest) => Promise<void> | void = () => {};
   /** Run before a GetJob call is handed on; what it throws is the answer. */
   beforeGet: (request: GetJobRequest) => Promise<void> | void = () => {};
+  /** Run before a call of AdminService is handed on; what it throws is the answer. */
+  beforeAdmin: () => Promise<void> | void = () => {};
   /** Run when the server has answered a call of AdminService; what it throws is the answer. */
   afterAdmin: () => Promise<void> | void = () => {};
   readonly #handedOn = new Set<ClientUnaryCall>();
@@ -88,6 +90,7 @@ export class Relay {
       name,
       this.#handler(async (request) => {
         this.adminCalls.push(name);
+        await this.beforeAdmin();
         const { path, requestSerialize, responseDeserialize } = method as UnaryMethod;
         const response = await this.#ask((answer) =>
           this.#admin.makeUnaryRequest(path, requestSerialize, responseDeserialize, request, answer as never),

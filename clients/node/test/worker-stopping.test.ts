@@ -234,6 +234,20 @@ test("a worker may run again, not twice at once, and not without handlers", asyn
   assert.equal(process.listenerCount("SIGTERM"), 0);
 });
 
+test("any number of workers in a process stop at one signal, with one listener", async (t) => {
+  const server = await scripted(t);
+  const workers = Array.from({ length: 12 }, (_, n) => {
+    const worker = new Worker(server.address, { logger: new Lines() });
+    return worker.handler(`q-${n}`, new Held().handle);
+  });
+  const running = workers.map((worker) => worker.run());
+  for (const n of workers.keys()) await server.opened(`s-${n + 1}`);
+  assert.equal(process.listenerCount("SIGTERM"), 1);
+  process.kill(process.pid, "SIGTERM");
+  await within("their end", Promise.all(running));
+  assert.equal(process.listenerCount("SIGTERM"), 0);
+});
+
 // Asked to leave by an operator.
 
 function desk(server: { address: string; workers: Worker[] }, ...queues: Queues[]) {

@@ -40,6 +40,9 @@ TIME_TO_END = 2.0
 TIME_TO_LEAVE = 4.0
 """How long after the grace the worker may take in all, for the ends of handlers and the last Acks, in seconds."""
 
+LATE = 0.25
+"""A timer that goes off so many seconds late says that this loop stood still, and not that the server was silent."""
+
 _OVER = ("SESSION_LOST", "SESSION_TAKEN_OVER")
 _USELESS_TO_REPEAT = (InvalidArgument, PermissionDenied, Unauthenticated, Unimplemented)
 
@@ -286,4 +289,8 @@ class Session:
                 else:
                     self._crew.stop_all(StopReason.SILENCE)
             self._standing.changed.clear()
-            await set_within(self._standing.changed, min(dues) - loop.time() if dues else None)
+            due = min(dues, default=None)
+            await set_within(self._standing.changed, None if due is None else due - loop.time())
+            if due is not None and loop.time() > due + LATE:
+                # What the server said meanwhile lies unread.
+                await asyncio.sleep(LATE)

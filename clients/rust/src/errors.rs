@@ -59,10 +59,14 @@ impl Error {
 
     /// No answer within the time of a call.
     pub(crate) fn no_answer(target: &str) -> Self {
-        let message = format!(
-            "no answer from Jobwire at {target} in time; the call may have taken effect, and repeating it is safe"
-        );
+        let message = format!("no answer from Jobwire at {target} in time; the call may have taken effect, {SAFE}");
         Self::new(Code::DeadlineExceeded, "", message)
+    }
+
+    /// Of a call that is made once, with other advice than that of the calls that may be repeated.
+    pub(crate) fn made_once(mut self) -> Self {
+        self.message = self.message.replace(SAFE, "and ListActions says whether");
+        self
     }
 
     /// Turns gRPC's error into ours; `target` is the address that was called. For those who use the stubs themselves.
@@ -98,6 +102,8 @@ impl Error {
     }
 }
 
+const SAFE: &str = "and repeating it is safe";
+
 /// The server's own words stand; what tonic says is turned into what to do.
 fn meaning(status: &Status, reason: &str, target: &str) -> (Code, String) {
     let (code, text) = (status.code(), status.message());
@@ -120,9 +126,8 @@ fn meaning(status: &Status, reason: &str, target: &str) -> (Code, String) {
         Code::DeadlineExceeded => (code, Error::no_answer(target).message),
         // Whoever cancels a call is told otherwise: this is how gRPC ends calls that reach a server as it stops.
         Code::Cancelled => {
-            let message = format!(
-                "the call to Jobwire at {target} was ended ({text}); it may have taken effect, and repeating it is safe"
-            );
+            let message =
+                format!("the call to Jobwire at {target} was ended ({text}); it may have taken effect, {SAFE}");
             (Code::Unavailable, message)
         }
         Code::Unimplemented => {

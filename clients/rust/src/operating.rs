@@ -33,7 +33,7 @@ pub(crate) async fn operate<M: Operation>(
     timeout: Duration,
 ) -> Result<M::Answer, Error> {
     if !M::REPEATABLE {
-        return attempt(connection, message, timeout.max(WORK)).await;
+        return attempt(connection, message, timeout.max(WORK)).await.map_err(Error::made_once);
     }
     let mut attempts = Attempts::within(timeout);
     loop {
@@ -53,4 +53,15 @@ async fn attempt<M: Operation>(connection: &Connection, message: M, timeout: Dur
         caller.unary(request, PathAndQuery::from_static(M::PATH), tonic_prost::ProstCodec::default()).await
     };
     connection.answered(call, timeout).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_repeat_what_is_made_once() {
+        let error = Error::no_answer("jobwire:50051").made_once();
+        assert!(error.message.ends_with("the call may have taken effect, and ListActions says whether"), "{error}");
+    }
 }

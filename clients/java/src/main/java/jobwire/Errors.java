@@ -19,6 +19,8 @@ import jobwire.JobwireException.Told;
 
 /** Turns gRPC's errors into ours: the server's own words stand, and what gRPC itself says becomes what to do. */
 final class Errors {
+    private static final String SAFE = "and repeating it is safe";
+
     private Errors() {}
 
     /** The error of a call to the server at {@code target}. */
@@ -48,6 +50,17 @@ final class Errors {
         }
         String message = message(status, reason, target);
         return new Told(status.getCode(), reason, message, List.copyOf(violations), retryAfter, failure).exception();
+    }
+
+    /** The error of a call that is made once, with other advice than that of the calls that may be repeated. */
+    static JobwireException madeOnce(JobwireException error) {
+        if (!error.getMessage().contains(SAFE)) {
+            return error;
+        }
+        String message = error.getMessage().replace(SAFE, "and listActions says whether");
+        Duration retryAfter = error.retryAfter().orElse(null);
+        return new Told(error.code(), error.reason(), message, error.fieldViolations(), retryAfter, error.getCause())
+                .exception();
     }
 
     /** A request that would not travel; nothing was sent. */
@@ -83,9 +96,9 @@ final class Errors {
             case UNAVAILABLE -> "cannot reach Jobwire at " + target + " (" + why(status)
                     + "): is it running there, and are address and TLS right?";
             case DEADLINE_EXCEEDED -> "no answer from Jobwire at " + target
-                    + " in time; the call may have taken effect, and repeating it is safe";
+                    + " in time; the call may have taken effect, " + SAFE;
             case CANCELLED -> "the call to Jobwire at " + target + " was ended (" + why(status)
-                    + "); it may have taken effect, and repeating it is safe";
+                    + "); it may have taken effect, " + SAFE;
             case UNIMPLEMENTED -> "the server at " + target + " does not know this call (" + why(status)
                     + "): is it Jobwire, and as new as this client?";
             default -> why(status) + " (from " + target + ")";

@@ -30,7 +30,7 @@ final class Following {
 
     /** Returns the finished job; throws DeadlineExceeded after {@code within}. */
     JobInfo toTheEnd(Duration within) {
-        long deadline = System.nanoTime() + within.toNanos();
+        long deadline = System.nanoTime() + Wire.bounded(within).toNanos();
         Retrying.Backoff backoff = new Retrying.Backoff();
         while (true) {
             long asked = System.nanoTime();

@@ -52,7 +52,7 @@ final class Operating {
                 error = failure;
             }
             if (terms.once) {
-                throw error;
+                throw Errors.madeOnce(error);
             }
             connection.sleep(attempts.pauseAfter(error));
         }

@@ -108,8 +108,11 @@ class OperatingTest extends RealServer {
                     .setRetry(RetryChange.getDefaultInstance())
                     .setLimit(1)
                     .build();
-            assertThrows(
+            JobwireException error = assertThrows(
                     JobwireException.Unavailable.class, () -> through.admin(admin -> admin.changeJobs(retry)));
+            assertTrue(
+                    error.getMessage().endsWith("it may have taken effect, and listActions says whether"),
+                    error.getMessage());
             assertEquals(List.of("ChangeJobs Bearer secret"), List.copyOf(relay.calls));
             assertEquals(JobState.CREATED, client.getJob(queue, published.jobId()).state(), "it was done, once");
         } finally {
@@ -143,7 +146,8 @@ class OperatingTest extends RealServer {
         private <R> void handOn(Supplier<R> call, StreamObserver<R> answer) {
             R answered = call.get();
             if (losses.getAndDecrement() > 0) {
-                answer.onError(Status.UNAVAILABLE.withDescription("lost").asRuntimeException());
+                // As gRPC ends calls that reach a server as it stops.
+                answer.onError(Status.CANCELLED.withDescription("lost").asRuntimeException());
                 return;
             }
             answer.onNext(answered);

@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
 import java.time.Duration;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -135,6 +136,28 @@ class WorkerTest extends RealServer {
         JobInfo info = client.getJob(queue, published.jobId());
         assertEquals(List.of(JobState.RETRY, 0, 1), List.of(info.state(), info.retryCount(), info.releaseCount()));
         assertTrue(worker.ended().isDone());
+    }
+
+    @Test
+    void spansWithoutEndAreWaited() throws Exception {
+        Duration forever = ChronoUnit.FOREVER.getDuration();
+        CountDownLatch started = new CountDownLatch(1);
+        CountDownLatch goOn = new CountDownLatch(1);
+        Worker worker = new Worker(endpoint).stopGrace(forever).handle(queue, 1, job -> {
+            started.countDown();
+            goOn.await();
+            return 7;
+        });
+        worker.start();
+        try (Client patient = new Client(endpoint, forever)) {
+            Published published = patient.publish(queue, "long");
+            started.await();
+            worker.stop();
+            goOn.countDown();
+            assertEquals(7, patient.waitFor(queue, published.jobId(), forever).output().asInt());
+        }
+        worker.close();
+        worker.ended().get();
     }
 
     @Test
