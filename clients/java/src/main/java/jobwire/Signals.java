@@ -2,13 +2,14 @@ package jobwire;
 
 import java.lang.reflect.InvocationHandler;
 import java.lang.reflect.Proxy;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Consumer;
 
 /**
- * SIGTERM and SIGINT, taken from the JVM while a worker runs.
+ * SIGTERM and SIGINT, taken from the JVM while workers run.
  *
  * <p>Without that the JVM would begin to end at once: shutdown hooks would close connection pools and loggers under the
  * hands of handlers that still finish, a second signal would be ignored, and the exit code be 143. With it the worker
@@ -20,24 +21,49 @@ import java.util.function.Consumer;
 final class Signals {
     private static final List<String> NAMES = List.of("TERM", "INT");
 
-    private final Map<String, Object> before = new HashMap<>();
+    /** Who is told, and by whom it was handled before the first came; both guarded by this class. */
+    private static final List<Consumer<String>> TAKERS = new ArrayList<>();
 
-    /** Takes the signals; {@code onSignal} gets the name of each that comes, in a thread of the JVM. */
+    private static final Map<String, Object> BEFORE = new HashMap<>();
+
+    private final Consumer<String> onSignal;
+
+    /**
+     * Takes the signals; {@code onSignal} gets the name of each that comes, in a thread of the JVM. A signal is for all
+     * who have taken it.
+     */
     Signals(Consumer<String> onSignal) {
-        for (String name : NAMES) {
-            before.put(name, set(name, handler(onSignal)));
+        this.onSignal = onSignal;
+        synchronized (Signals.class) {
+            if (TAKERS.isEmpty()) {
+                NAMES.forEach(name -> BEFORE.put(name, set(name, handler())));
+            }
+            TAKERS.add(onSignal);
         }
     }
 
-    /** Gives them back. */
+    /** Gives them back, with the last that has taken them. */
     void giveBack() {
-        before.forEach(Signals::set);
+        synchronized (Signals.class) {
+            TAKERS.remove(onSignal);
+            if (TAKERS.isEmpty()) {
+                BEFORE.forEach(Signals::set);
+            }
+        }
     }
 
-    private static Object handler(Consumer<String> onSignal) {
+    private static void tell(String signal) {
+        List<Consumer<String>> takers;
+        synchronized (Signals.class) {
+            takers = List.copyOf(TAKERS);
+        }
+        takers.forEach(taker -> taker.accept(signal));
+    }
+
+    private static Object handler() {
         InvocationHandler handle = (proxy, method, arguments) -> switch (method.getName()) {
             case "handle" -> {
-                onSignal.accept("SIG" + arguments[0].getClass().getMethod("getName").invoke(arguments[0]));
+                tell("SIG" + arguments[0].getClass().getMethod("getName").invoke(arguments[0]));
                 yield null;
             }
             case "equals" -> proxy == arguments[0];

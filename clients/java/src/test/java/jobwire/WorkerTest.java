@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.io.IOException;
 import java.time.Duration;
 import java.time.temporal.ChronoUnit;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -167,6 +168,36 @@ class WorkerTest extends RealServer {
         assertEquals("queues[0]", error.fieldViolations().get(0).field());
         worker.close();
         assertThrows(ExecutionException.class, () -> worker.ended().get());
+    }
+
+    @Test
+    void aSignalIsForAllWorkersOfTheProgram() throws Exception {
+        List<Worker> workers = new ArrayList<>();
+        List<Thread> runs = new ArrayList<>();
+        for (int n = 0; n < 2; n++) {
+            CountDownLatch begun = new CountDownLatch(1);
+            Worker worker = new Worker(endpoint).handle(queue + n, 1, job -> {
+                begun.countDown();
+                return null;
+            });
+            Thread run = new Thread(worker::run);
+            run.start();
+            workers.add(worker);
+            runs.add(run);
+            client.publish(queue + n, 1);
+            begun.await();
+            until(() -> run.getState() == Thread.State.WAITING);
+        }
+        try {
+            Class<?> signal = Class.forName("sun.misc.Signal");
+            signal.getMethod("raise", signal).invoke(null, signal.getConstructor(String.class).newInstance("TERM"));
+            for (Thread run : runs) {
+                run.join(PATIENCE.toMillis());
+                assertFalse(run.isAlive());
+            }
+        } finally {
+            workers.forEach(Worker::close);
+        }
     }
 
     @Test
