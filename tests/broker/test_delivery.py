@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -527,6 +528,8 @@ async def test_idling_costs_a_few_statements_for_any_number_of_queues(
         await publish(broker, start_in_ms=60_000)
     async with Worker(broker, subscription(*(f"queue-{n}" for n in range(100)))):
         await asyncio.sleep(1.0)
-        before = broker._database.pool_stats()["requests_num"]
+        before, since = broker._database.pool_stats()["requests_num"], time.monotonic()
         await asyncio.sleep(1.0)
-        assert broker._database.pool_stats()["requests_num"] - before <= 20
+        made = broker._database.pool_stats()["requests_num"] - before
+        # A second may take longer on a busy machine. Each queue by itself would make 100 of it.
+        assert made <= 25 * (time.monotonic() - since)
