@@ -19,6 +19,7 @@ from jobwire import (
     JobState,
     NotFound,
     Unavailable,
+    Worker,
 )
 from jobwire.errors import JobwireError, ResourceExhausted
 from jobwire.v1 import job_pb2
@@ -198,3 +199,14 @@ async def test_an_attempt_without_time_does_not_hide_what_the_others_met(server:
     async with Client(server.address, timeout=0.5) as client:
         with pytest.raises(DeadlineExceeded):
             await client.get_job("j-1")
+
+
+@pytest.mark.parametrize("target", ["", "http://127.0.0.1:8080", "HTTPS://jobwire.example:443"])
+async def test_what_can_be_no_address_is_refused_at_once(target: str) -> None:
+    async with Client(target) as client:
+        with pytest.raises(InvalidArgument, match="target: host and port, such as"):
+            await client.get_job("j-1")
+    worker = Worker(target)
+    worker.handler("q", run_in="thread")(lambda _: None)
+    with pytest.raises(InvalidArgument, match="target: host and port, such as"):
+        await worker.run()

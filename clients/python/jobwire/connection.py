@@ -15,7 +15,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from jobwire.credentials import Metadata, Token, call_metadata
-from jobwire.errors import JobwireError, Unavailable, error_from_rpc
+from jobwire.errors import InvalidArgument, JobwireError, Unavailable, error_from_rpc
 from jobwire.retrying import Attempts
 from jobwire.v1.admin_service_pb2_grpc import AdminServiceStub
 from jobwire.v1.queue_service_pb2_grpc import QueueServiceStub
@@ -68,8 +68,16 @@ def channel_options(balancing: str = "round_robin") -> Sequence[tuple[str, int |
     )
 
 
+def _checked(target: str) -> str:
+    """Refuse what gRPC would refuse in words of its own, or look for until the time is over."""
+    if not target or target.lower().startswith(("http:", "https:")):
+        why = f"target: host and port, such as 127.0.0.1:50051 or dns:///jobwire:50051, not {target!r}"
+        raise InvalidArgument(why, reason="INVALID_ARGUMENT")
+    return target
+
+
 class Connection:
-    """One channel and its stubs, until it is left for another one."""
+    """One channel and its stubs, until it is left for another one. Raises InvalidArgument for what is no address."""
 
     def __init__(
         self,
@@ -80,7 +88,7 @@ class Connection:
         balancing: str = "round_robin",
         actor: str | None = None,
     ) -> None:
-        self.target = target
+        self.target = _checked(target)
         self.metadata = call_metadata(token, actor)
         """Makes the metadata that every call carries; raises Unauthenticated."""
         self._tls = tls
