@@ -20,7 +20,7 @@ FOLDERS = ["tests/store", "tests/broker"]
 NONE = pytest.param(None, marks=pytest.mark.skip(reason="no PostgreSQL is installed in /usr/lib/postgresql"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("binary", INSTALLED or [NONE])
 def test_store_and_broker_hold_on_the_systems_postgresql(binary: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="jobwire-version-") as folder:
@@ -30,5 +30,5 @@ def test_store_and_broker_hold_on_the_systems_postgresql(binary: Path) -> None:
             spread = ["--numprocesses", "2", "--dist", "loadfile"]
             command = [sys.executable, "-m", "pytest", "-q", *spread, "-p", "no:cacheprovider", *FOLDERS]
             env = os.environ | {"JOBWIRE_DATABASE_URL": postgres.dsn}
-            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
+            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-2_000:]

@@ -23,7 +23,7 @@ from tests.conformance.weather import Weather
 SEED = int(os.environ.get("JOBWIRE_STORM_SEED", "1"))
 
 PLACES = 8
-WAVES = 4
+WAVES = 3
 JOBS = 22
 """So many come with each wave."""
 
