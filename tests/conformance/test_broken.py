@@ -14,7 +14,7 @@ from tests.conformance.servers import Servers
 BROKEN = Path(__file__).with_name("broken_driver.py")
 PATIENCE = 10.0
 """How long to wait for what a broken driver does not do, in seconds."""
-PATIENCE_WITH = {"stays_on_a_dead_connection": 30.0}
+PATIENCE_WITH = {"stays_on_a_dead_connection": 30.0, "opens_a_new_session": 60.0}
 """Where what another driver does takes longer."""
 
 FAULTS = {

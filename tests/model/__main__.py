@@ -25,7 +25,7 @@ def main() -> int:
     # As Ctrl-C does, so that nothing that was started is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="make model", description=__doc__)
-    parser.add_argument("--steps", type=int, default=200_000, help="how many (default 200,000; the tests do 20,000)")
+    parser.add_argument("--steps", type=int, default=200_000, help="how many (default 200,000; the tests do 12,000)")
     parser.add_argument("--table", action="store_true", help="print the table of transitions for the docs, and stop")
     said = parser.parse_args()
     if said.table:

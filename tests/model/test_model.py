@@ -1,6 +1,6 @@
 """The store of two replicas and a small model of it go the same way, whatever is done to them in whichever order.
 
-`JOBWIRE_MODEL_STEPS` sets how many steps are done and compared (default 20,000); `make model` does it by itself.
+`JOBWIRE_MODEL_STEPS` sets how many steps are done and compared (default 12,000); `make model` does it by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .machine import NOT_PLAYED, run
 from .play import Theatre
 
 # Taken out of the environment: a server that another test starts as a process would refuse to know it.
-STEPS = int(os.environ.pop("JOBWIRE_MODEL_STEPS", "20000"))
+STEPS = int(os.environ.pop("JOBWIRE_MODEL_STEPS", "12000"))
 
 
 @pytest.mark.timeout(600 + STEPS // 50)
@@ -25,6 +25,6 @@ def test_the_store_does_what_the_model_does(postgres: Postgres, schema: str) -> 
         run(theatre, STEPS)
     assert theatre.steps >= STEPS
     # In so many steps most rows of the table of transitions are taken, whatever the dice; tests/store walks them all.
-    if STEPS >= 20_000:
+    if STEPS >= 12_000:
         missed = {row for row in TABLE if row.event not in NOT_PLAYED} - theatre.walked.keys()
         assert len(missed) <= len(TABLE) // 4, missed
