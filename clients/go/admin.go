@@ -48,11 +48,6 @@ func (o operating) Invoke(ctx context.Context, name string, request, response an
 	return err
 }
 
-// NewStream is there for what a later contract may have: AdminService has no streams.
-func (o operating) NewStream(ctx context.Context, description *grpc.StreamDesc, name string, options ...grpc.CallOption) (grpc.ClientStream, error) {
-	return o.connection.NewStream(ctx, description, name, options...)
-}
-
 // repeatable says whether the contract calls a method, by its path, idempotent.
 func repeatable(name string) bool {
 	service := jobwirev1.File_jobwire_v1_admin_service_proto.Services().ByName("AdminService")

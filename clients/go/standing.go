@@ -31,8 +31,8 @@ type standing struct {
 	changed notice
 
 	grace time.Duration
-	// Whether the stream is open. Credits that are told while it is being resumed may come too early to count.
-	open      bool
+	open  bool
+	// Whether the stream before this one was silent, and this one has brought nothing yet.
 	patient   bool
 	lastEvent time.Time
 	lastSign  time.Time

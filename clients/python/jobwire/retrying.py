@@ -1,6 +1,6 @@
 """When a failed call is repeated, and after what pause.
 
-Every call of the contract may be repeated safely, so what decides is only whether repeating can help.
+What must not be repeated does not come here, so what decides is only whether repeating can help.
 """
 
 from __future__ import annotations

@@ -53,14 +53,17 @@ class DataTooLarge(InvalidArgument):
 
 
 class UnknownField(InvalidArgument):
-    """A request has a field that this server's release does not know. `message` is the path of what holds it."""
+    """A request has a field that this server's release does not know.
+
+    `at` is the path of the message that has it, empty for the request itself.
+    """
 
     reason = "UNKNOWN_FIELD"
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, at: str, number: int) -> None:
         super().__init__(
             FieldViolation(
-                message or "request",
+                at or "request",
                 f"has a field that this server does not know, number {number}; the client is newer than the server:"
                 " update the server first, or leave the field out",
             )
